@@ -1,0 +1,39 @@
+/* Enrolled pods of this node: namespace fd, cookie, addresses, listeners (the agent keeps a duplicate of each). Main thread. */
+#pragma once
+#include "agent/bpf_load.h"
+#include "proxy/core/addr.h"
+#include "proxy/core/err.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { WEFT_POD_LISTENERS = 6 }; /* index = SocketKind - 1 */
+enum weft_pod_state { WEFT_POD_PENDING, WEFT_POD_CAPTURED, WEFT_POD_FAILED };
+struct weft_pod {
+	char *uid, *name, *ns, *sa, *trust_domain, *workload_uid;
+	struct weft_ip addrs[4];
+	size_t n_addrs;
+	char *netns_path;
+	int netns_fd;
+	uint64_t cookie;
+	int listeners[WEFT_POD_LISTENERS]; /* -1: none; owned */
+	enum weft_pod_state state;
+	struct weft_err err;               /* why FAILED or PENDING */
+	struct weft_pod *next;
+};
+struct weft_pod_conf { /* what is wanted; strings are copied */
+	const char *uid, *name, *ns, *sa, *trust_domain, *workload_uid, *netns_path;
+	struct weft_ip addrs[4];
+	size_t n_addrs;
+};
+struct weft_pods;
+struct weft_pods *weft_pods_new(struct weft_bpf *bpf);
+void weft_pods_free(struct weft_pods *p); /* leaves captures in place: fail closed */
+/* Enrols: opens and verifies the namespace (it must own addrs), ip rule/route for spoofed replies, sysctls, listeners, BPF. Same uid again: updated.
+ * On failure nothing of this pod stays captured half-way; the pod is listed as FAILED with its err. */
+int weft_pods_add(struct weft_pods *p, const struct weft_pod_conf *c, struct weft_pod **ret, struct weft_err *reterr);
+int weft_pods_remove(struct weft_pods *p, const char *uid, struct weft_err *reterr); /* releases capture; -ENOENT */
+struct weft_pod *weft_pods_find(struct weft_pods *p, const char *uid);
+struct weft_pod *weft_pods_first(struct weft_pods *p);
+int weft_pods_listen(struct weft_pod *pod, struct weft_err *reterr);                        /* makes the missing listeners */
+int weft_pods_socket(const struct weft_pod *pod, int kind, struct weft_err *reterr);        /* unconnected socket of SocketKind CONNECT_*; fd or -errno */
+int weft_pods_adopt(struct weft_pods *p, const char *uid, int kind, int fd);                /* takes fd: a listener that a live proxy held */
