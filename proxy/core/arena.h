@@ -5,7 +5,7 @@
 struct weft_arena;
 
 struct weft_arena *weft_arena_new(size_t chunk_bytes); /* 0: 4096 */
-void weft_arena_free(struct weft_arena *a);            /* runs clean-ups, last first; NULL is fine */
+void weft_arena_free(struct weft_arena *a); /* runs clean-ups, last first; NULL is fine */
 
 /* Zeroed, aligned to 16. Aborts when memory is out. Requests above 1 GiB return NULL. */
 void *weft_arena_alloc(struct weft_arena *a, size_t n);

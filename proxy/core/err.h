@@ -11,10 +11,10 @@ struct weft_path {
 };
 
 struct weft_err {
-	int code;       /* positive errno; 0: no error */
+	int code;	/* positive errno; 0: no error */
 	char path[192]; /* "clusters[3].weight", may be empty */
 	char where[96]; /* "mesh.yaml:41:17" or "cds v17", may be empty */
-	char msg[256];  /* rule and value found */
+	char msg[256];	/* rule and value found */
 };
 
 /* Fills e (may be NULL) and returns -code. at may be NULL. */
@@ -29,11 +29,12 @@ const char *weft_err_text(const struct weft_err *e, char *dst, size_t cap);
 /* A bounded list of errors, so that one run reports many. */
 enum { WEFT_ERRS_MAX = 20 };
 struct weft_errs {
-	int n;       /* kept in v */
+	int n;	     /* kept in v */
 	int dropped; /* found beyond WEFT_ERRS_MAX */
 	struct weft_err v[WEFT_ERRS_MAX];
 };
-/* A slot for the next error, or NULL (and dropped grows) when full; errs may be NULL. Pass it as a reterr. */
+/* A slot for the next error, or NULL (and dropped grows) when full; errs may be NULL. Pass it as a
+ * reterr. */
 struct weft_err *weft_errs_next(struct weft_errs *errs);
 
 /* The candidate nearest to name by edit distance, at most 2 edits (1 for short names), or NULL. */

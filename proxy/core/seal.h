@@ -1,4 +1,5 @@
-/* Gives up privilege for good. Called once, before the first network byte is read and before threads start. */
+/* Gives up privilege for good. Called once, before the first network byte is read and before
+ * threads start. */
 #pragma once
 #include "proxy/core/err.h"
 #include <stdbool.h>
@@ -7,11 +8,12 @@
 /* User name or number → uid and gid; -ENOENT. */
 int weft_user_lookup(const char *user, uid_t *ret_uid, gid_t *ret_gid, struct weft_err *reterr);
 struct weft_seal_conf {
-	uid_t uid;         /* switched to when running as root; 0 is refused */
+	uid_t uid; /* switched to when running as root; 0 is refused */
 	gid_t gid;
-	bool no_seccomp;   /* tests under sanitizers only */
+	bool no_seccomp; /* tests under sanitizers only */
 };
-/* Switches user, drops every capability and the bounding set, sets no_new_privs, PR_SET_DUMPABLE 0, then a seccomp
- * allow list for what an event-driven proxy needs; connect/accept/send/recv stay, socket() only for AF_UNIX and
- * AF_INET(6) STREAM/DGRAM, no execve, no setns, no bpf, no ptrace, no open for writing. A refused call: EPERM, counted by the kernel log. */
+/* Switches user, drops every capability and the bounding set, sets no_new_privs, PR_SET_DUMPABLE 0,
+ * then a seccomp allow list for what an event-driven proxy needs; connect/accept/send/recv stay,
+ * socket() only for AF_UNIX and AF_INET(6) STREAM/DGRAM, no execve, no setns, no bpf, no ptrace, no
+ * open for writing. A refused call: EPERM, counted by the kernel log. */
 int weft_seal(const struct weft_seal_conf *conf, struct weft_err *reterr);

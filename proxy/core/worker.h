@@ -6,19 +6,21 @@
 struct event_base;
 struct weft_worker {
 	struct event_base *base; /* owned */
-	int id;                  /* 0..n-1; -1: the main thread's */
-	void *owner;             /* the program's per-worker state */
+	int id;			 /* 0..n-1; -1: the main thread's */
+	void *owner;		 /* the program's per-worker state */
 	struct weft_worker_priv *priv;
 };
 
 /* Makes the loop and its wake-up eventfd; no thread yet. id -1 for the main thread. */
 struct weft_worker *weft_worker_new(int id, void *owner);
 int weft_worker_start(struct weft_worker *w, bool pin_cpu); /* starts the thread; -errno */
-/* Runs fn(w, arg) on w's thread, in order, soon; any thread. Never fails; wakes w once for many posts. */
-void weft_worker_post(struct weft_worker *w, void (*fn)(struct weft_worker *w, void *arg), void *arg);
+/* Runs fn(w, arg) on w's thread, in order, soon; any thread. Never fails; wakes w once for many
+ * posts. */
+void weft_worker_post(struct weft_worker *w, void (*fn)(struct weft_worker *w, void *arg),
+		      void *arg);
 int weft_worker_run(struct weft_worker *w);   /* the loop, on the calling thread, until stop */
 void weft_worker_stop(struct weft_worker *w); /* any thread */
 void weft_worker_join(struct weft_worker *w);
 void weft_worker_free(struct weft_worker *w); /* after join; pending posts are run first */
-uint64_t weft_now_ns(void);                   /* CLOCK_MONOTONIC */
-uint64_t weft_rand64(void);                   /* per-thread PRNG seeded from getrandom; not for secrets */
+uint64_t weft_now_ns(void);		      /* CLOCK_MONOTONIC */
+uint64_t weft_rand64(void); /* per-thread PRNG seeded from getrandom; not for secrets */
