@@ -31,6 +31,7 @@ struct weft_node_conf {
 struct weft_npod {
 	atomic_uint refs;
 	char *uid, *name, *ns, *sa, *trust_domain;
+	char *workload_uid;            /* of its workload in the model; may be empty */
 	char *identity;                /* "spiffe://..." */
 	struct weft_ip addrs[4];
 	size_t n_addrs;
@@ -68,12 +69,18 @@ struct weft_wstate {                   /* per worker, w->owner points to it */
 struct weft_secret *weft_secret_get(struct weft_wstate *ws, const char *identity); /* a reference, or NULL */
 
 /* ---- stock.c: sockets made in a pod's namespace, handed over by the broker in batches ahead of need. Worker thread.
- * take: an fd at once (>= 0), or -EAGAIN and got(fd or -errno) later; got is not called from inside take. */
+ * take: an fd at once (>= 0), or -EAGAIN and got(fd or -errno) later; got is not called from inside take.
+ * got's errors: -ETIMEDOUT (connect_ms; also while the agent is away), -ECANCELED (the pod was removed).
+ * take's: -ECANCELED likewise, -ENOBUFS (too many wait for this pod). ret_wait is set only with -EAGAIN. */
 enum weft_sock_kind { WEFT_SOCK_OUT4 = 7, WEFT_SOCK_OUT6, WEFT_SOCK_IN4, WEFT_SOCK_IN6 }; /* SocketKind */
 struct weft_sock_wait;
 int weft_stock_take(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k,
 		    void (*got)(void *arg, int fd), void *arg, struct weft_sock_wait **ret_wait);
 void weft_stock_cancel(struct weft_sock_wait *w);
+/* Instead of close(): a taken socket whose connection is over (both FINs passed, or the connect failed), no longer in any
+ * event loop. Disconnected and used again (its namespace, mark and options stay), so that the stock lasts while the agent
+ * is away; what cannot be used again is closed. Call it only when no option of the socket was changed for good. */
+void weft_stock_give(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k, int fd);
 
 /* ---- implemented by the byte path (outbound.c, inbound.c, pool.c), called by podtab.c/state.c on the worker's thread. */
 int weft_pool_init(struct weft_wstate *ws);
@@ -104,7 +111,7 @@ struct weft_flow {
 	uint64_t t0_ns;
 	uint64_t sent, received;              /* bytes as the local workload sees them: sent by it, received by it */
 	uint64_t told_sent, told_received;    /* already in metrics */
-	struct weft_stat *m_sent, *m_recv;
+	struct weft_series *series;           /* flowlog.c's; set once opened */
 	struct weft_worker *worker;
 };
 void weft_flow_init(struct weft_flow *f, struct weft_wstate *ws, bool inbound);
