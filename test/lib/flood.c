@@ -396,7 +396,7 @@ struct options {
 	struct weft_sockaddr listen[LISTEN_MAX], to, expect;
 	struct weft_ip src;
 	int n_listen;
-	uint64_t conns, par, max, seed, timeout_s, hold_s;
+	uint64_t conns, par, max, seed, timeout_s, hold_s, big; /* one in big is as large as max */
 	int modes[MODES], n_modes;
 };
 
@@ -414,7 +414,7 @@ static int spawn(const struct options *o, uint64_t i)
 			     .seed = r,
 			     .dst_port = o->expect.port};
 	/* most are small, a few are as large as allowed */
-	uint64_t cap = mix(r) % 16 ? 4096 : o->max;
+	uint64_t cap = mix(r) % o->big ? 4096 : o->max;
 	c->h.up = mix(r + 1) % (cap + 1);
 	c->h.down = mix(r + 2) % (cap + 1);
 	if (c->h.mode == SLOW)
@@ -572,7 +572,7 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: flood server --listen ADDR:PORT...\n"
 			"       flood client --to ADDR:PORT --conns N --par P [--expect "
-			"ADDR:PORT|-] [--src ADDR] [--max BYTES]\n"
+			"ADDR:PORT|-] [--src ADDR] [--max BYTES] [--big N]\n"
 			"                    [--modes plain,half,srvhalf,cabort,sabort,slow] "
 			"[--seed N] [--timeout S] [--hold S]\n");
 	return 2;
@@ -594,8 +594,12 @@ static bool parse_modes(struct options *o, char *list)
 
 int main(int argc, char **argv)
 {
-	struct options o = {
-		.par = 64, .max = 1 << 20, .seed = 1, .timeout_s = 120, .n_modes = MODES};
+	struct options o = {.par = 64,
+			    .max = 1 << 20,
+			    .seed = 1,
+			    .timeout_s = 120,
+			    .big = 16,
+			    .n_modes = MODES};
 	bool expect = false, client;
 	for (int i = 0; i < MODES; i++)
 		o.modes[i] = i;
@@ -625,6 +629,8 @@ int main(int argc, char **argv)
 			o.seed = strtoull(v, NULL, 10);
 		else if (!strcmp(k, "--timeout"))
 			o.timeout_s = strtoull(v, NULL, 10);
+		else if (!strcmp(k, "--big"))
+			bad = !(o.big = strtoull(v, NULL, 10));
 		else if (!strcmp(k, "--hold"))
 			o.hold_s = strtoull(v, NULL, 10);
 		else

@@ -10,7 +10,7 @@ MESH_BIN=${MESH_BIN:-build/release}
 MESH_PREFIX=${MESH_PREFIX:-wt$$-}
 MESH_USER=${MESH_USER:-nobody}
 MESH_WORKERS=${MESH_WORKERS:-2}
-declare -A MESH_POD_NODE MESH_POD_IP MESH_POD_IP6 MESH_PID MESH_NODE_NUM=([A]=1 [B]=2)
+declare -A MESH_POD_NODE MESH_POD_IP MESH_POD_IP6 MESH_PID MESH_NODE_NUM=([A]=1 [B]=2 [C]=2)
 MESH_PIDS=()
 MESH_PROXY_ARGS=() # more options for weft-proxy
 MESH_NS=()
@@ -93,13 +93,13 @@ mesh_namespace() { # NAME [enabled]
 	EOF
 }
 
-mesh_pod() { # NODE NS/NAME SA N [LABEL: VALUE...]: namespace, addresses .N, and its Pod object
-	local node=$1 ns=${2%/*} name=${2#*/} sa=$3 n=$4 num=${MESH_NODE_NUM[$1]} l
+mesh_pod() { # NODE NS/NAME SA N [LABEL: VALUE...]: namespace, addresses .N, and its Pod object. Node C: on B's wire, but nobody's of ours
+	local node=$1 bridge=${1/C/B} ns=${2%/*} name=${2#*/} sa=$3 n=$4 num=${MESH_NODE_NUM[$1]} l
 	shift 4
 	mesh_ns "$name"
 	mesh_in "$name" sysctl -qw net.ipv6.conf.default.accept_dad=0
-	ip -n "${MESH_PREFIX}n$node" link add "v$name" type veth peer name eth0 netns "$MESH_PREFIX$name"
-	ip -n "${MESH_PREFIX}n$node" link set "v$name" master br0 up
+	ip -n "${MESH_PREFIX}n$bridge" link add "v$name" type veth peer name eth0 netns "$MESH_PREFIX$name"
+	ip -n "${MESH_PREFIX}n$bridge" link set "v$name" master br0 up
 	ip -n "$MESH_PREFIX$name" addr add "10.91.$num.$n/24" dev eth0
 	ip -n "$MESH_PREFIX$name" addr add "fd91:$num::$n/64" dev eth0 nodad
 	ip -n "$MESH_PREFIX$name" link set eth0 up
