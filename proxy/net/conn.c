@@ -14,6 +14,7 @@ enum {
 	READ_BYTES = 64 * 1024, /* a turn of the loop and connection */
 	WRITE_VECS = 16,
 	LINGER_MS = 1000, /* how long bytes that nobody wants are read after the last answer */
+	FLUSH_MS = 10000, /* without progress, after close_after_flush */
 	LINGER_BYTES = 1024 * 1024,
 };
 
@@ -295,5 +296,11 @@ void weft_conn_close_after_flush(struct weft_conn *c)
 		return;
 	c->closing = true;
 	event_del(c->ev_read);
+	if (!c->idle_ns) {
+		/* a peer that does not read must not keep it for ever */
+		c->idle_ns = (uint64_t)FLUSH_MS * 1000000;
+		c->active_ns = weft_now_ns();
+		idle_arm(c, c->idle_ns);
+	}
 	weft_conn_flush(c);
 }

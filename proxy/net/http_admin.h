@@ -16,11 +16,11 @@ struct weft_http_req {
 /* Fills out and *ret_type (static string, default text/plain); returns the HTTP status. */
 typedef int weft_http_handler(void *owner, const struct weft_http_req *r, struct evbuffer *out,
 			      const char **ret_type);
-/* Takes fd: listening, TCP or unix. */
+/* Takes fd: listening, TCP or unix. It is closed by free. */
 struct weft_http_admin *weft_http_admin_new(struct event_base *base, int fd, weft_http_handler *h,
 					    void *owner);
 void weft_http_admin_free(struct weft_http_admin *a);
-/* Decoded value of key in q; 0, -ENOENT, -E2BIG. */
+/* Decoded value of key in q, the first one; 0, -ENOENT, -E2BIG, -EINVAL (bad %XX). */
 int weft_http_query(const char *q, const char *key, char *dst, size_t cap);
 /* Blocking client for weftctl and tests: request over a unix socket. Returns the status or -errno;
  * *ret_body malloc'ed. */
