@@ -8,7 +8,7 @@ struct weft_route_query {
 	struct weft_ip src_ip;
 	struct weft_sockaddr dst;          /* original destination */
 	uint64_t rand;                     /* weighted choice comes from this alone */
-	const char *avoid_uid;             /* an endpoint just found unreachable, or NULL */
+	const char *avoid_uid;             /* an endpoint just found unreachable, or NULL: it is never chosen */
 };
 struct weft_route {
 	enum weft_route_kind kind;
@@ -16,13 +16,16 @@ struct weft_route {
 	bool via_waypoint;
 	struct weft_sockaddr dial;         /* HBONE: endpoint:15008 (or the waypoint's); else the target */
 	char authority[64];                /* HBONE: CONNECT authority "ip:port" */
-	const struct weft_service *service;    /* borrowed, may be NULL */
+	const struct weft_service *service;    /* borrowed, may be NULL; behind a waypoint: the one dialled, not the waypoint's */
 	const struct weft_workload *endpoint;  /* borrowed; NULL for passthrough to an unknown address */
-	/* SPIFFE ids accepted of the TLS peer: the endpoint's identity, then the service's SANs. Borrowed. */
+	/* SPIFFE ids accepted of the TLS peer: the endpoint's identity ("" has none: nothing is accepted by it), then the
+	 * SANs of the service, or of the waypoint's service. Borrowed. */
 	const char *id;
 	char *const *sans;
 	size_t n_sans;
 };
 void weft_route_pick(const struct weft_model *m, const struct weft_route_query *q, struct weft_route *ret);
-/* Inbound HBONE by host authority: the local port for host:port at workload w (§6.2 step 5); 0: no mapping. */
+/* Inbound HBONE by host authority: the local port for host:port at workload w (§6.2 step 5), which must be one of that
+ * service's endpoints; 0: no mapping. */
 uint16_t weft_route_inbound_port(const struct weft_model *m, const struct weft_workload *w, const char *host, uint16_t port);
+bool weft_port_is_own(uint16_t port); /* 15001, 15006, 15008: never the target of a tunnel or of plaintext inbound */
