@@ -1,5 +1,6 @@
-/* HTTP/2 session, sans-I/O: bytes in, bytes out, over nghttp2. RFC 9113. One thread; no clock.
- * Used for gRPC (xDS) and HBONE tunnels. Every limit is in weft_h2_conf. */
+/* HTTP/2 session, sans-I/O: bytes in, bytes out, over nghttp2. RFC 9113. One thread. The only clock
+ * is a coarse one that forgives old flood counts. Used for gRPC (xDS) and HBONE tunnels. Every
+ * limit is in weft_h2_conf. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -9,6 +10,28 @@
 struct weft_h2;
 struct weft_h2_stream;
 
+enum weft_h2_code { /* RFC 9113 §7, those we use */
+		    WEFT_H2_NO_ERROR = 0,
+		    WEFT_H2_PROTOCOL_ERROR = 1,
+		    WEFT_H2_INTERNAL_ERROR = 2,
+		    WEFT_H2_REFUSED_STREAM = 7,
+		    WEFT_H2_CANCEL = 8,
+		    WEFT_H2_CONNECT_ERROR = 10,
+		    WEFT_H2_ENHANCE_YOUR_CALM = 11,
+};
+enum {				     /* limits that no configuration changes */
+       WEFT_H2_HEADERS_MAX = 128,    /* fields of one block */
+       WEFT_H2_HEADERS_OUT_MAX = 32, /* fields we send in one block */
+       WEFT_H2_STREAM_WINDOW_MAX = 4 << 20,
+       WEFT_H2_FLOOD_WINDOW_S = 10, /* the next two are counts in this time */
+       WEFT_H2_NOISE_MAX =
+	       10000, /* frames that carry no progress: PING, SETTINGS, PRIORITY, empty DATA, … */
+       WEFT_H2_RAPID_MAX = 10000,     /* streams that ended in an error before they were answered */
+       WEFT_H2_ACKS_MAX = 1000,	      /* PING and SETTINGS answers waiting to be sent */
+       WEFT_H2_SETTINGS_MAX = 32,     /* entries of one SETTINGS */
+       WEFT_H2_CONTINUATIONS_MAX = 8, /* of one header block */
+};
+
 struct weft_h2_header {
 	const char *name, *value; /* NUL-terminated as well; valid during the call */
 	size_t name_len, value_len;
@@ -17,65 +40,85 @@ struct weft_h2_headers {
 	const struct weft_h2_header *v;
 	size_t n;
 };
-const char *weft_h2_headers_get(const struct weft_h2_headers *h, const char *name); /* first value or NULL */
+const char *weft_h2_headers_get(const struct weft_h2_headers *h,
+				const char *name); /* first value or NULL */
 
 struct weft_h2_conf {
 	bool server;
-	uint32_t max_streams;      /* of the peer's, at a time (server); 0: 100 */
-	uint32_t stream_window;    /* bytes, initial; 0: 256 KiB */
-	uint32_t conn_window;      /* bytes; 0: 16 MiB. Credit is returned on receipt. */
-	uint32_t max_frame;        /* accepted; 0: 1 MiB */
-	uint32_t max_header_list;  /* bytes accepted; 0: 16 KiB; beyond: the stream is refused */
-	uint32_t max_send_frame;   /* DATA payload sent, bytes; 0: 16375, so that frame + header fill one TLS record */
+	uint32_t max_streams;	  /* of the peer's, at a time (server); 0: 100 */
+	uint32_t stream_window;	  /* bytes, initial; 0: 256 KiB */
+	uint32_t conn_window;	  /* bytes; 0: 16 MiB. Credit is returned on receipt. */
+	uint32_t max_frame;	  /* accepted; 0: 1 MiB */
+	uint32_t max_header_list; /* bytes accepted; 0: 16 KiB; beyond: the stream is refused */
+	uint32_t max_send_frame;  /* DATA payload sent, bytes; 0: 16375, so that frame + header fill
+				     one TLS record */
 };
 
 struct weft_h2_ops {
-	/* Request (server) or final response (client) headers. end: no body follows. 1xx are skipped. */
+	/* Request (server) or final response (client) headers. end: no body follows. 1xx are
+	 * skipped. */
 	void (*headers)(struct weft_h2_stream *s, const struct weft_h2_headers *h, bool end);
 	/* Body bytes, valid during the call. Stream credit goes back by weft_h2_consume. */
 	void (*data)(struct weft_h2_stream *s, const uint8_t *p, size_t n);
-	void (*trailers)(struct weft_h2_stream *s, const struct weft_h2_headers *h); /* may be NULL */
-	void (*end)(struct weft_h2_stream *s);  /* the peer ended its direction; not after headers(end) */
-	/* Last call for s in any case; code is the RST_STREAM code or 0. s is freed after it. Also called from weft_h2_free. */
+	void (*trailers)(struct weft_h2_stream *s,
+			 const struct weft_h2_headers *h); /* may be NULL */
+	void (*end)(struct weft_h2_stream
+			    *s); /* the peer ended its direction; not after headers(end) */
+	/* Last call for s in any case; code is the RST_STREAM code or 0. s is freed after it. Also
+	 * called from weft_h2_free (CANCEL). A server's stream that was refused before headers() is
+	 * never told of. */
 	void (*closed)(struct weft_h2_stream *s, uint32_t code);
-	/* Writes up to max body bytes into dst. > 0: bytes; 0 with *ret_end false: nothing now (weft_h2_resume later);
-	 * *ret_end true: these are the last. < 0: the stream is reset INTERNAL_ERROR. Called only within weft_h2_send. */
+	/* Writes up to max body bytes into dst. > 0: bytes; 0 with *ret_end false: nothing now
+	 * (weft_h2_resume later); *ret_end true: these are the last. < 0: the stream is reset
+	 * INTERNAL_ERROR. Called only within weft_h2_send. Must not call weft_h2_resume for its own
+	 * stream. */
 	ssize_t (*pull)(struct weft_h2_stream *s, uint8_t *dst, size_t max, bool *ret_end);
-	void (*settings)(struct weft_h2 *h);                                    /* the peer's first SETTINGS; may be NULL */
-	void (*goaway)(struct weft_h2 *h, uint32_t code, int32_t last_stream);  /* may be NULL */
-	void (*pong)(struct weft_h2 *h);                                        /* may be NULL */
+	void (*settings)(struct weft_h2 *h); /* the peer's first SETTINGS; may be NULL */
+	void (*goaway)(struct weft_h2 *h, uint32_t code, int32_t last_stream); /* may be NULL */
+	void (*pong)(struct weft_h2 *h);				       /* may be NULL */
 };
 
 /* Queues SETTINGS (and the client preface). ops must outlive it. */
-struct weft_h2 *weft_h2_new(const struct weft_h2_conf *conf, const struct weft_h2_ops *ops, void *owner);
+struct weft_h2 *weft_h2_new(const struct weft_h2_conf *conf, const struct weft_h2_ops *ops,
+			    void *owner);
 void weft_h2_free(struct weft_h2 *h); /* not from a callback */
 void *weft_h2_owner(const struct weft_h2 *h);
 void *weft_h2_stream_user(const struct weft_h2_stream *s);
-void weft_h2_stream_set_user(struct weft_h2_stream *s, void *user); /* server: NULL until set in headers() */
+void weft_h2_stream_set_user(struct weft_h2_stream *s,
+			     void *user); /* server: NULL until set in headers() */
 struct weft_h2 *weft_h2_stream_session(const struct weft_h2_stream *s);
 int32_t weft_h2_stream_id(const struct weft_h2_stream *s);
 
-/* Feeds n bytes, all of them. 0, or -EPROTO: send what weft_h2_send gives (GOAWAY), then close. Calls ops.
- * Floods (RST, SETTINGS, PING, empty frames: CVE-2019-9511..9518, CVE-2023-44487) end in -EPROTO. */
+/* Feeds n bytes, all of them. 0, or -EPROTO: send what weft_h2_send gives (GOAWAY), then close.
+ * Calls ops. Floods (RST, SETTINGS, PING, empty frames: CVE-2019-9511..9518, CVE-2023-44487) end in
+ * -EPROTO. */
 int weft_h2_recv(struct weft_h2 *h, const uint8_t *p, size_t n);
-/* Writes pending frames to dst, at most cap (>= 16 KiB + 9); returns bytes, 0: nothing to send now; -EPROTO.
- * Body bytes come by ops->pull straight into dst: no copy between. */
+/* Writes pending frames to dst, at most cap (>= 16 KiB + 9); returns bytes, 0: nothing to send now;
+ * -EPROTO. Body bytes come by ops->pull straight into dst: no copy between. */
 ssize_t weft_h2_send(struct weft_h2 *h, uint8_t *dst, size_t cap);
 bool weft_h2_want_send(const struct weft_h2 *h);
 bool weft_h2_done(const struct weft_h2 *h); /* nothing more to send or receive (after GOAWAY) */
 
-/* Client: opens a stream. body: ops->pull is asked for bytes. NULL: no more stream ids, GOAWAY seen, or peer's MAX_CONCURRENT_STREAMS reached. */
-struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_header *v, size_t n, bool body, void *user);
-/* Server: answers; body as above; without it END_STREAM goes with the headers. -EINVAL after the stream is gone. */
-int weft_h2_respond(struct weft_h2_stream *s, int status, const struct weft_h2_header *extra, size_t n, bool body);
+/* Client: opens a stream. body: ops->pull is asked for bytes. NULL: no more stream ids, GOAWAY
+ * seen, or peer's MAX_CONCURRENT_STREAMS reached. */
+struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_header *v, size_t n,
+				       bool body, void *user);
+/* Server: answers once; body as above; without it END_STREAM goes with the headers and a peer still
+ * sending is stopped by RST_STREAM(NO_ERROR). -EINVAL after the stream was reset or answered;
+ * -E2BIG: too many headers. */
+int weft_h2_respond(struct weft_h2_stream *s, int status, const struct weft_h2_header *extra,
+		    size_t n, bool body);
 /* Trailers to send once pull says end (gRPC status). Call before that pull returns. */
 int weft_h2_trailers(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n);
-void weft_h2_resume(struct weft_h2_stream *s);              /* pull has bytes again */
-void weft_h2_consume(struct weft_h2_stream *s, size_t n);   /* returns stream credit */
-void weft_h2_grow_window(struct weft_h2_stream *s, uint32_t bytes); /* raises the stream's receive window, to at most 4 MiB */
-void weft_h2_reset(struct weft_h2_stream *s, uint32_t code); /* RST_STREAM; closed() follows from a later send/recv */
-void weft_h2_shutdown_notice(struct weft_h2 *h);            /* server: graceful GOAWAY, step one */
-void weft_h2_goaway(struct weft_h2 *h, uint32_t code);      /* final GOAWAY; streams at or below last id go on */
+void weft_h2_resume(struct weft_h2_stream *s);		  /* pull has bytes again */
+void weft_h2_consume(struct weft_h2_stream *s, size_t n); /* returns stream credit */
+void weft_h2_grow_window(struct weft_h2_stream *s,
+			 uint32_t bytes); /* raises the stream's receive window, to at most 4 MiB */
+void weft_h2_reset(struct weft_h2_stream *s,
+		   uint32_t code); /* RST_STREAM; only closed() follows, from a later send/recv */
+void weft_h2_shutdown_notice(struct weft_h2 *h); /* server: graceful GOAWAY, step one */
+void weft_h2_goaway(struct weft_h2 *h,
+		    uint32_t code); /* final GOAWAY; streams at or below last id go on */
 void weft_h2_ping(struct weft_h2 *h);
-uint32_t weft_h2_streams(const struct weft_h2 *h);          /* open now */
+uint32_t weft_h2_streams(const struct weft_h2 *h);	    /* open now */
 uint32_t weft_h2_peer_max_streams(const struct weft_h2 *h); /* 100 until its SETTINGS came */
