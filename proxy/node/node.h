@@ -67,6 +67,7 @@ struct weft_wstate {                   /* per worker, w->owner points to it */
 	struct weft_conns *conns;      /* listeners and live connections (accept.c, conns.c); made by the first *_init below */
 	struct weft_wstate *const *all; /* every worker's state, this one included, by worker id; set before start. NULL: alone */
 	unsigned n_all;
+	struct weft_flows *flows;      /* flowlog.c's series and log buffer */
 	bool draining;
 };
 struct weft_secret *weft_secret_get(struct weft_wstate *ws, const char *identity); /* a reference, or NULL */
