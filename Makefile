@@ -1,14 +1,20 @@
-# weft: one makefile. `make help` lists the targets; V=1 shows commands; BUILD=debug|release|asan|tsan|cov.
+# weft: one makefile. `make help` lists the targets; V=1 shows commands; BUILD=debug|release|asan|tsan|cov|fuzz.
+# Missing Debian packages are installed by themselves (test/deps.sh).
 BUILD ?= release
 O     ?= build/$(BUILD)
-CC    := gcc
 CLANG ?= clang-16
+CLANG_FORMAT ?= clang-format-16
+PREFIX ?= /usr/local
+CC    := $(if $(filter fuzz,$(BUILD)),$(CLANG),gcc)
 V     ?= 0
 Q     := $(if $(filter 1,$(V)),,@)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
 MAKEFLAGS += --no-builtin-rules
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 
 PKGS   := libevent libevent_pthreads openssl libnghttp2 libprotobuf-c yaml-0.1 jansson libxxhash libcap-ng libseccomp libbpf
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2 -Wno-unused-parameter $(if $(CI),-Werror)
@@ -17,8 +23,9 @@ OPT_debug   := -O0 -g -DWEFT_DEBUG
 OPT_asan    := -O1 -g -DWEFT_DEBUG -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 OPT_tsan    := -O1 -g -DWEFT_DEBUG -fsanitize=thread
 OPT_cov     := -O0 -g --coverage
+OPT_fuzz    := -O1 -g -DWEFT_DEBUG -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 ifeq ($(OPT_$(BUILD)),)
-$(error BUILD=$(BUILD): must be release, debug, asan, tsan or cov)
+$(error BUILD=$(BUILD): must be release, debug, asan, tsan, cov or fuzz)
 endif
 CFLAGS  := -std=gnu17 -D_GNU_SOURCE -fPIE -fstack-protector-strong $(OPT_$(BUILD)) $(WARN) -I. -I$(O)/gen -I$(O)
 LDFLAGS := -pie -Wl,-z,relro,-z,now $(filter -fsanitize=% --coverage,$(OPT_$(BUILD)))
@@ -45,7 +52,6 @@ TOOLS     := $(patsubst %.c,$(O)/%,$(wildcard test/lib/*.c))
 FUZZERS   := $(patsubst test/fuzz/%_fuzz.c,%,$(wildcard test/fuzz/*_fuzz.c))
 
 all: $(PROGRAMS) ## build weft-proxy, weft-agent, weftctl
-.PHONY: all
 
 STAMP := $(O)/flags.stamp
 $(shell mkdir -p $(O) && printf '%s\n' '$(CC) $(CFLAGS) $(LDFLAGS)' | cmp -s - $(STAMP) || printf '%s\n' '$(CC) $(CFLAGS) $(LDFLAGS)' > $(STAMP))
@@ -64,19 +70,19 @@ $(PROGRAMS):
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(PKG_LIBS) -lpthread
 
-$(O)/%.o: %.c $(STAMP) | $(PROTO_H) $(SKELS)
+$(O)/%.o: %.c $(STAMP) | $(O)/deps.build $(PROTO_H) $(SKELS)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	$(Q)$(CC) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 $(O)/gen/%.o: $(O)/gen/%.c $(STAMP) | $(PROTO_H)
 	$(Q)$(CC) $(CFLAGS) $(PKG_CFLAGS) -w -MMD -MP -c -o $@ $<
-$(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h: %.proto
+$(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h: %.proto | $(O)/deps.build
 	@mkdir -p $(O)/gen
 	@echo "  PROTO $<"
 	$(Q)protoc-c --c_out=$(O)/gen -I. $<
 
 # BPF: only UAPI headers and CO-RE, never the build machine's BTF. One object a file, one skeleton an object.
-$(O)/%.bpf.o: %.bpf.c $(wildcard bpf/*.h) $(STAMP)
+$(O)/%.bpf.o: %.bpf.c $(wildcard bpf/*.h) $(STAMP) | $(O)/deps.build
 	@mkdir -p $(@D)
 	@echo "  BPF   $<"
 	$(Q)$(CLANG) -target bpf -mcpu=v3 -O2 -g -Wall -Werror -I. -I/usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
@@ -84,16 +90,97 @@ $(O)/gen/%.skel.h: $(O)/%.bpf.o
 	@mkdir -p $(@D)
 	$(Q)PATH=$$PATH:/usr/sbin bpftool gen skeleton $< name weft_bpf_$(notdir $*) > $@
 
+# ---- packages: looked at once for each list; `make deps` looks again
+$(O)/deps.%: test/debian-packages.txt
+	@mkdir -p $(@D)
+	$(Q)test/deps.sh $*
+	@touch $@
+deps: ## install the Debian packages that are missing
+	$(Q)test/deps.sh build test lint bench
+
 # ---- tests
-$(O)/test/%_test: $(O)/test/%_test.o $(A_TEST)
+$(O)/test/unit/%_test: $(O)/test/unit/%_test.o $(A_TEST) | $(O)/deps.test
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lcmocka -lpthread
+$(UNIT:=.o): | $(O)/deps.test
 $(O)/test/lib/%: $(O)/test/lib/%.o $(A_TEST)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lpthread
-unit: $(UNIT) ## build and run the unit tests only
-	$(Q)test/run.sh unit $(UNIT)
-.PHONY: unit
+$(O)/test/fuzz/%_replay: $(O)/test/fuzz/%_fuzz.o $(O)/test/fuzz/replay.o $(A_TEST)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lpthread
+$(O)/test/fuzz/%_fuzz: $(O)/test/fuzz/%_fuzz.o $(A_TEST)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lpthread
 
--include test/test.mk
+# Release programs for scenarios, ASan+UBSan ones for unit tests, TSan for the tests that say "tsan". With O=DIR: DIR, DIR-asan, DIR-tsan.
+MINE      := $(if $(filter command,$(firstword $(origin O))),$(O))
+DIR        = $(if $(MINE),$(MINE)$(if $(filter release,$(1)),,-$(1)),build/$(1))
+SUB        = $(MAKE) --no-print-directory BUILD=$(1) O=$(call DIR,$(1))
+LOGS      := $(call DIR,release)/test-logs
+UNIT_C    := $(patsubst $(O)/%,%.c,$(UNIT))
+RUN_UNIT   = $(patsubst %.c,unit:$(call DIR,asan)/%,$(UNIT_C)) $(FUZZERS:%=replay:$(call DIR,asan)/test/fuzz/%_replay) \
+	     $(patsubst %.c,unit:$(call DIR,tsan)/%,$(UNIT_TSAN))
+UNIT_TSAN  = $(shell grep -lw tsan $(UNIT_C) /dev/null)
+RUN_GOLD  := $(addprefix golden:,$(wildcard test/golden/*.sh test/golden/*/*.sh))
+RUN_SCEN  := $(addprefix scenario:,$(wildcard test/scenario/*/*.sh))
+SCEN_BUILD = $(or $(SAN),release)
+RUN        = MESH_BIN=$(abspath $(call DIR,$(SCEN_BUILD))) T='$(T)' SAN='$(SAN)' test/run.sh $(LOGS)
+
+unit-programs: $(UNIT) $(FUZZERS:%=$(O)/test/fuzz/%_replay)
+tsan-programs: $(UNIT_TSAN:%.c=$(O)/%)
+scenario-programs: $(PROGRAMS) $(TOOLS) | $(O)/deps.test
+build-unit:
+	+$(Q)$(call SUB,asan) unit-programs
+	+$(Q)$(if $(UNIT_TSAN),$(call SUB,tsan) tsan-programs)
+build-scenario:
+	+$(Q)$(call SUB,$(SCEN_BUILD)) scenario-programs
+
+test: ## everything: unit and golden tests under ASan+UBSan, scenarios as root; T=REGEX some; SAN=asan scenarios too
+	+$(Q)$(call SUB,$(SCEN_BUILD)) scenario-programs
+	$(Q)$(MAKE) --no-print-directory build-unit
+	$(Q)$(RUN) $(RUN_UNIT) $(RUN_GOLD) $(RUN_SCEN)
+unit: build-unit ## unit tests and fuzzers' corpora only
+	$(Q)$(RUN) $(RUN_UNIT)
+golden: build-scenario ## golden tests only: a file in, a file out
+	$(Q)$(RUN) $(RUN_GOLD)
+scenario: build-scenario ## scenarios only: two nodes with real programs in network namespaces, as root
+	$(Q)$(RUN) $(RUN_SCEN)
+demo: build-scenario ## two nodes with nginx, redis, iperf3: captured, encrypted, allowed and denied; KEEP=1 leaves them
+	$(Q)MESH_BIN=$(abspath $(call DIR,release)) KEEP=$(KEEP) test/demo/demo.sh
+bench: build-scenario $(O)/deps.bench ## load through weft, without it, and through Envoy; a table
+	$(Q)MESH_BIN=$(abspath $(call DIR,release)) test/bench/run.sh
+fuzz: ## libFuzzer: T=NAME one of them, SECS=60 for each
+	+$(Q)$(call SUB,fuzz) fuzz-programs T='$(T)'
+	$(Q)for t in $(or $(T),$(FUZZERS)); do mkdir -p $(call DIR,fuzz)/corpus/$$t && echo "  FUZZ  $$t" && \
+		$(call DIR,fuzz)/test/fuzz/$${t}_fuzz -max_total_time=$(or $(SECS),60) -timeout=10 -print_final_stats=1 \
+		-artifact_prefix=$(call DIR,fuzz)/$$t- $(call DIR,fuzz)/corpus/$$t test/fuzz/corpus/$$t || exit 1; done
+fuzz-programs: $(patsubst %,$(O)/test/fuzz/%_fuzz,$(or $(T),$(FUZZERS)))
+
+# ---- the rest
+C_FILES = $(shell git ls-files '*.[ch]' 2>/dev/null || find agent bpf proxy test xds -name '*.[ch]')
+lint: $(O)/deps.lint ## format, include direction, warnings as errors, scripts, spelling; LINT_TIDY=1 clang-tidy too
+	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
+	$(Q)test/lint/includes.sh
+	$(Q)test/lint/size.sh
+	$(Q)docs/gen-reasons.sh --check
+	$(Q)shellcheck -x -S warning $$(git ls-files '*.sh' .ci/run)
+	$(Q)codespell $$(git ls-files | grep -v -e '^test/fuzz/corpus/' -e '^LICENSE')
+	$(Q)$(MAKE) --no-print-directory CI=1 BUILD=debug O=$(call DIR,lint) all $(TOOLS:$(O)/%=$(call DIR,lint)/%) \
+		$(patsubst $(O)/%,$(call DIR,lint)/%.o,$(UNIT))
+	$(Q)$(if $(LINT_TIDY),test/lint/tidy.sh $(call DIR,lint))
+fmt: $(O)/deps.lint ## clang-format on all C files
+	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
+install: all ## DESTDIR= PREFIX=/usr/local
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/weft
+	install -m 755 $(O)/weft-proxy $(O)/weft-agent $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(O)/weftctl $(DESTDIR)$(PREFIX)/bin
+	install -m 644 README.md LICENSE bpf/LICENSE $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/weft
+clean: ## remove what was built
+	rm -rf build
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+.PHONY: all deps unit-programs tsan-programs scenario-programs fuzz-programs build-unit build-scenario test unit golden scenario \
+	demo bench fuzz lint fmt install clean help
+
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
