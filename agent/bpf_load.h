@@ -22,6 +22,8 @@ struct weft_bpf_pod {
 struct weft_bpf_counters {
 	uint64_t captured, passed, denied_full, denied_storage, inbound_steered, inbound_dropped, selfc, orphans;
 	uint64_t tuples, selfc_entries; /* entries in the maps now */
+	/* causes in more detail; each has its comment in bpf/abi.h */
+	uint64_t exempt, denied_family, tuple_lost, selfc_lost, accepted, reclaimed, inbound_closed, inbound_lost, load_missing;
 };
 enum weft_bpf_listener { WEFT_BPF_PLAIN4 = 1, WEFT_BPF_PLAIN6, WEFT_BPF_HBONE4, WEFT_BPF_HBONE6 };
 
@@ -29,7 +31,10 @@ enum weft_bpf_listener { WEFT_BPF_PLAIN4 = 1, WEFT_BPF_PLAIN6, WEFT_BPF_HBONE4, 
 int weft_bpf_open(const struct weft_bpf_conf *conf, struct weft_bpf **ret, struct weft_err *reterr);
 void weft_bpf_close(struct weft_bpf *b);                 /* everything pinned stays: capture goes on */
 int weft_bpf_unload(const char *pin_dir, struct weft_err *reterr); /* detaches and removes every pin; idempotent */
+/* Set the pod's listeners first: outbound capture begins with this call. Again with the same uid: updated, also when its namespace is a new one.
+ * -EEXIST: the namespace is enrolled under another uid. -EINVAL: the node's own namespace, or an address no pod can have. */
 int weft_bpf_pod_set(struct weft_bpf *b, const struct weft_bpf_pod *p, struct weft_err *reterr);
+/* Releases capture; what is gone already is no error. */
 int weft_bpf_pod_del(struct weft_bpf *b, const char *uid, uint64_t cookie, struct weft_err *reterr);
 int weft_bpf_listener_set(struct weft_bpf *b, const struct weft_ip *pod_ip, enum weft_bpf_listener kind, int fd, struct weft_err *reterr);
 int weft_bpf_exempt_set(struct weft_bpf *b, uint64_t cgroup_id, bool on, struct weft_err *reterr); /* root's id: -EINVAL */
