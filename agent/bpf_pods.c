@@ -357,8 +357,8 @@ int weft_bpf_counters(struct weft_bpf *b, struct weft_bpf_counters *ret)
 		goto out;
 	}
 	for (int c = 0; c < cpus; c++)
-		for (size_t i = 0; i < sizeof(sum) / sizeof(uint64_t); i++)
-			((uint64_t *)&sum)[i] += ((const uint64_t *)&v[c])[i];
+		for (size_t i = 0; i < sizeof(sum) / sizeof(__u64); i++)
+			((__u64 *)&sum)[i] += ((const __u64 *)&v[c])[i];
 	*ret = (struct weft_bpf_counters){
 		.captured = sum.captured,
 		.passed = sum.passed,
