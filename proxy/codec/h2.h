@@ -10,26 +10,28 @@
 struct weft_h2;
 struct weft_h2_stream;
 
-enum weft_h2_code { /* RFC 9113 §7, those we use */
-		    WEFT_H2_NO_ERROR = 0,
-		    WEFT_H2_PROTOCOL_ERROR = 1,
-		    WEFT_H2_INTERNAL_ERROR = 2,
-		    WEFT_H2_REFUSED_STREAM = 7,
-		    WEFT_H2_CANCEL = 8,
-		    WEFT_H2_CONNECT_ERROR = 10,
-		    WEFT_H2_ENHANCE_YOUR_CALM = 11,
+/* RFC 9113 §7, those we use. */
+enum weft_h2_code {
+	WEFT_H2_NO_ERROR = 0,
+	WEFT_H2_PROTOCOL_ERROR = 1,
+	WEFT_H2_INTERNAL_ERROR = 2,
+	WEFT_H2_REFUSED_STREAM = 7,
+	WEFT_H2_CANCEL = 8,
+	WEFT_H2_CONNECT_ERROR = 10,
+	WEFT_H2_ENHANCE_YOUR_CALM = 11,
 };
-enum {				     /* limits that no configuration changes */
-       WEFT_H2_HEADERS_MAX = 128,    /* fields of one block */
-       WEFT_H2_HEADERS_OUT_MAX = 32, /* fields we send in one block */
-       WEFT_H2_STREAM_WINDOW_MAX = 4 << 20,
-       WEFT_H2_FLOOD_WINDOW_S = 10, /* the next two are counts in this time */
-       WEFT_H2_NOISE_MAX =
-	       10000, /* frames that carry no progress: PING, SETTINGS, PRIORITY, empty DATA, … */
-       WEFT_H2_RAPID_MAX = 10000,     /* streams that ended in an error before they were answered */
-       WEFT_H2_ACKS_MAX = 1000,	      /* PING and SETTINGS answers waiting to be sent */
-       WEFT_H2_SETTINGS_MAX = 32,     /* entries of one SETTINGS */
-       WEFT_H2_CONTINUATIONS_MAX = 8, /* of one header block */
+
+/* Limits that no configuration changes. NOISE and RAPID are counts in FLOOD_WINDOW_S. */
+enum {
+	WEFT_H2_HEADERS_MAX = 128,    /* fields of one block */
+	WEFT_H2_HEADERS_OUT_MAX = 32, /* fields we send in one block */
+	WEFT_H2_STREAM_WINDOW_MAX = 4 << 20,
+	WEFT_H2_FLOOD_WINDOW_S = 10,
+	WEFT_H2_NOISE_MAX = 10000,     /* PING, SETTINGS, PRIORITY, empty DATA, surplus credit */
+	WEFT_H2_RAPID_MAX = 10000,     /* streams that failed before they were answered */
+	WEFT_H2_ACKS_MAX = 1000,       /* PING and SETTINGS answers waiting to be sent */
+	WEFT_H2_SETTINGS_MAX = 32,     /* entries of one SETTINGS */
+	WEFT_H2_CONTINUATIONS_MAX = 8, /* of one header block */
 };
 
 struct weft_h2_header {

@@ -1,0 +1,188 @@
+#include "proxy/codec/h2.h"
+#include "proxy/codec/h2_priv.h"
+#include "proxy/core/arena.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *weft_h2_headers_get(const struct weft_h2_headers *h, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < h->n; i++)
+		if (h->v[i].name_len == len && !memcmp(h->v[i].name, name, len))
+			return h->v[i].value;
+	return NULL;
+}
+
+struct weft_h2_stream *weft_h2_stream_new(struct weft_h2 *h)
+{
+	struct weft_h2_stream *s = weft_xcalloc(1, sizeof(*s));
+
+	s->h = h;
+	TAILQ_INSERT_TAIL(&h->streams, s, all);
+	h->n_streams++;
+	return s;
+}
+
+void weft_h2_stream_free(struct weft_h2_stream *s)
+{
+	TAILQ_REMOVE(&s->h->streams, s, all);
+	s->h->n_streams--;
+	free(s->trailers);
+	free(s);
+}
+
+static void to_nv(nghttp2_nv *nv, const char *name, size_t nlen, const char *value, size_t vlen)
+{
+	*nv = (nghttp2_nv){
+		.name = (uint8_t *)name,
+		.value = (uint8_t *)value,
+		.namelen = nlen,
+		.valuelen = vlen,
+	};
+}
+
+static nghttp2_data_provider body_of(struct weft_h2_stream *s)
+{
+	return (nghttp2_data_provider){.source.ptr = s, .read_callback = weft_h2_read_body};
+}
+
+struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_header *v, size_t n,
+				       bool body, void *user)
+{
+	nghttp2_nv nv[WEFT_H2_HEADERS_OUT_MAX];
+	nghttp2_data_provider dp;
+	struct weft_h2_stream *s;
+
+	if (h->conf.server || h->dead || h->goaway_sent || n > WEFT_H2_HEADERS_OUT_MAX ||
+	    h->n_streams >= weft_h2_peer_max_streams(h) ||
+	    !nghttp2_session_check_request_allowed(h->ng))
+		return NULL;
+	for (size_t i = 0; i < n; i++)
+		to_nv(&nv[i], v[i].name, v[i].name_len, v[i].value, v[i].value_len);
+	s = weft_h2_stream_new(h);
+	s->user = user;
+	s->announced = true;
+	dp = body_of(s);
+	s->id = nghttp2_submit_request(h->ng, NULL, nv, n, body ? &dp : NULL, s);
+	if (s->id < 0) {
+		weft_h2_stream_free(s);
+		return NULL;
+	}
+	return s;
+}
+
+int weft_h2_answer(struct weft_h2_stream *s, int status, const struct weft_h2_header *extra,
+		   size_t n, bool body)
+{
+	nghttp2_nv nv[1 + WEFT_H2_HEADERS_OUT_MAX];
+	nghttp2_data_provider dp = body_of(s);
+	char text[12];
+	int len;
+
+	if (!s->h->conf.server || s->reset || s->answered || status < 200 || status > 599)
+		return -EINVAL;
+	if (n > WEFT_H2_HEADERS_OUT_MAX)
+		return -E2BIG;
+	len = snprintf(text, sizeof(text), "%d", status);
+	to_nv(&nv[0], ":status", 7, text, (size_t)len);
+	for (size_t i = 0; i < n; i++)
+		to_nv(&nv[1 + i], extra[i].name, extra[i].name_len, extra[i].value,
+		      extra[i].value_len);
+	if (nghttp2_submit_response(s->h->ng, s->id, nv, 1 + n, body ? &dp : NULL))
+		return -EINVAL;
+	s->answered = true;
+	s->stop_peer = !body;
+	return 0;
+}
+
+int weft_h2_respond(struct weft_h2_stream *s, int status, const struct weft_h2_header *extra,
+		    size_t n, bool body)
+{
+	int r = weft_h2_answer(s, status, extra, n, body);
+
+	if (r)
+		return r;
+	weft_h2_credit(&s->h->noise, 1);
+	weft_h2_credit(&s->h->rapid, 1);
+	return 0;
+}
+
+int weft_h2_trailers(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n)
+{
+	size_t bytes = n * sizeof(nghttp2_nv);
+	char *text;
+
+	if (s->reset || s->trailers || !n)
+		return -EINVAL;
+	if (n > WEFT_H2_HEADERS_OUT_MAX)
+		return -E2BIG;
+	for (size_t i = 0; i < n; i++)
+		bytes += v[i].name_len + v[i].value_len;
+	s->trailers = weft_xcalloc(1, bytes);
+	s->n_trailers = n;
+	text = (char *)(s->trailers + n);
+	for (size_t i = 0; i < n; i++) {
+		char *name = text, *value = name + v[i].name_len;
+
+		memcpy(name, v[i].name, v[i].name_len);
+		memcpy(value, v[i].value, v[i].value_len);
+		to_nv(&s->trailers[i], name, v[i].name_len, value, v[i].value_len);
+		text = value + v[i].value_len;
+	}
+	return 0;
+}
+
+void weft_h2_resume(struct weft_h2_stream *s)
+{
+	/* Fails when nothing is deferred, which is fine: pull will be asked anyway. */
+	(void)nghttp2_session_resume_data(s->h->ng, s->id);
+}
+
+void weft_h2_consume(struct weft_h2_stream *s, size_t n)
+{
+	if (nghttp2_session_consume_stream(s->h->ng, s->id, n))
+		weft_h2_reset(s, WEFT_H2_INTERNAL_ERROR);
+}
+
+void weft_h2_grow_window(struct weft_h2_stream *s, uint32_t bytes)
+{
+	int32_t now = nghttp2_session_get_stream_effective_local_window_size(s->h->ng, s->id);
+
+	if (bytes > WEFT_H2_STREAM_WINDOW_MAX)
+		bytes = WEFT_H2_STREAM_WINDOW_MAX;
+	if (now >= 0 && bytes > (uint32_t)now &&
+	    nghttp2_session_set_local_window_size(s->h->ng, NGHTTP2_FLAG_NONE, s->id,
+						  (int32_t)bytes))
+		weft_h2_reset(s, WEFT_H2_INTERNAL_ERROR);
+}
+
+void weft_h2_reset(struct weft_h2_stream *s, uint32_t code)
+{
+	if (s->reset)
+		return;
+	s->reset = true;
+	nghttp2_submit_rst_stream(s->h->ng, NGHTTP2_FLAG_NONE, s->id, code);
+}
+
+void *weft_h2_stream_user(const struct weft_h2_stream *s)
+{
+	return s->user;
+}
+
+void weft_h2_stream_set_user(struct weft_h2_stream *s, void *user)
+{
+	s->user = user;
+}
+
+struct weft_h2 *weft_h2_stream_session(const struct weft_h2_stream *s)
+{
+	return s->h;
+}
+
+int32_t weft_h2_stream_id(const struct weft_h2_stream *s)
+{
+	return s->id;
+}
