@@ -4,8 +4,8 @@
 #include "agent/pods.h"
 #include "proxy/core/err.h"
 #include "proxy/policy/model.h"
+#include "xds/check.h"
 #include "xds/type.h"
-#include "xds/yaml.h"
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -14,11 +14,11 @@ struct weft_store;
 struct weft_store *weft_store_new(void);
 void weft_store_free(struct weft_store *s);
 
-/* Translates the whole set of objects anew (docs are read during the call only, in any order) and replaces the previous
- * result. An object that cannot be used is left out and told in errs, with where "file:line:col" and the field's path; the
- * others count. Returns the number of errors, also of those beyond errs' capacity. Kinds that are not the store's own are
- * skipped. */
-int weft_store_load(struct weft_store *s, const struct weft_yaml_doc *docs, size_t n, struct weft_errs *errs);
+/* Translates the whole set of objects anew and replaces the previous result; objs are read during the call only. What
+ * only shows when objects meet, or what the mesh cannot do (a locality mode without a locality, two pods on one address), is
+ * told in errs with where "file:line:col" and the field's path; such an object, or such a part of it, is left out in the
+ * direction that lets less through, and the others count. Returns the number of errors, also of those beyond errs' capacity. */
+int weft_store_load(struct weft_store *s, const struct weft_objects *objs, struct weft_errs *errs);
 
 struct weft_store_resource {
 	const struct weft_xds_type *type;
