@@ -11,12 +11,18 @@ struct weft_state;
 
 enum weft_phase { WEFT_PHASE_START, WEFT_PHASE_RUN, WEFT_PHASE_DRAIN };
 
+struct weft_live { /* a worker's answer to weft_node_ask_live */
+	atomic_uint conns, round;
+};
 struct weft_node {
 	struct weft_node_conf conf;
 	unsigned stock_min, stock_max; /* sockets kept ahead of need, a pod and kind */
 	struct weft_worker *main;
 	struct weft_wstate *ws;        /* n_ws of them */
 	unsigned n_ws;
+	struct weft_wstate *const *all; /* pointers to them */
+	struct weft_live *live;
+	unsigned live_round;
 	struct weft_podtab *podtab;
 	struct weft_reserve *reserve;
 	struct weft_state *state;
@@ -27,6 +33,14 @@ struct weft_node {
 	uint64_t start_ns;
 	int64_t start_unix_s;
 };
+
+/* ---- node.c: conf (workers >= 1), stock_* and access_* are set before. Main thread. */
+int weft_node_init(struct weft_node *n, struct weft_err *reterr); /* loops and workers' states; no thread yet */
+int weft_node_start(struct weft_node *n, struct weft_err *reterr);
+void weft_node_stop(struct weft_node *n);  /* ends the threads */
+void weft_node_done(struct weft_node *n);  /* after podtab, reserve and state are freed and set to NULL */
+void weft_node_ask_live(struct weft_node *n);
+int weft_node_live(const struct weft_node *n, unsigned *ret); /* users' connections; -EAGAIN: not all answered yet */
 
 /* ---- npod.c */
 struct weft_npod_conf { /* strings are copied */

@@ -2,8 +2,8 @@
 
 #include "proxy/core/arena.h"
 #include "proxy/core/log.h"
+#include "proxy/node/broker_msg.h"
 #include "proxy/node/reserve.h"
-#include "xds/proto/broker.pb-c.h"
 #include "xds/wire.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <uthash.h>
 
-enum { NAME_MAX_BYTES = 253, TICK_MS = 1000 };
+enum { TICK_MS = 1000 };
 
 struct pod {
 	struct weft_npod *p;
@@ -41,90 +41,6 @@ static int link_message(void *owner, const uint8_t *p, size_t n, const int *fds,
 			struct weft_err *reterr);
 static const struct weft_broker_link_ops link_ops = {link_message, link_lost};
 
-/* ---- towards the agent */
-
-static void send_to_agent(struct weft_podtab *t, const Weft__Broker__ToAgent *m, int fd)
-{
-	uint8_t buf[WEFT_BROKER_MSG_MAX];
-	size_t n = weft__broker__to_agent__get_packed_size(m);
-
-	if (n > sizeof(buf)) {
-		weft_log(WEFT_LOG_ERROR, "broker: a message of %zu bytes is not sent", n);
-		return;
-	}
-	weft__broker__to_agent__pack(m, buf);
-	weft_broker_link_send(t->link, buf, n, fd);
-}
-
-static void send_ack(struct weft_podtab *t, const char *uid, const struct weft_err *why)
-{
-	Weft__Broker__ToAgent m = WEFT__BROKER__TO_AGENT__INIT;
-	Weft__Broker__Ack ack = WEFT__BROKER__ACK__INIT;
-	char text[512];
-
-	ack.uid = (char *)uid;
-	if (why && why->code)
-		ack.error = (char *)weft_err_text(why, text, sizeof(text));
-	m.m_case = WEFT__BROKER__TO_AGENT__M_ACK;
-	m.ack = &ack;
-	send_to_agent(t, &m, -1);
-}
-
-static void send_hello(struct weft_podtab *t)
-{
-	Weft__Broker__ToAgent m = WEFT__BROKER__TO_AGENT__INIT;
-	Weft__Broker__Hello hello = WEFT__BROKER__HELLO__INIT;
-
-	hello.has_version = true;
-	hello.version = WEFT_BROKER_VERSION;
-	hello.proxy_version = (char *)t->conf.version;
-	m.m_case = WEFT__BROKER__TO_AGENT__M_HELLO;
-	m.hello = &hello;
-	send_to_agent(t, &m, -1);
-}
-
-static void send_holding(struct weft_podtab *t)
-{
-	Weft__Broker__ToAgent m = WEFT__BROKER__TO_AGENT__INIT;
-	Weft__Broker__Holding h = WEFT__BROKER__HOLDING__INIT;
-
-	m.m_case = WEFT__BROKER__TO_AGENT__M_HOLDING;
-	m.holding = &h;
-	for (struct pod *p = t->pods; p; p = p->hh.next) {
-		for (int i = 0; i < WEFT_LISTEN_KINDS; i++) {
-			if (p->held[i] < 0)
-				continue;
-			h.pod_uid = p->p->uid;
-			h.has_kind = true;
-			h.kind = (Weft__Broker__SocketKind)(i + 1);
-			send_to_agent(t, &m, p->held[i]);
-		}
-	}
-	h = (Weft__Broker__Holding)WEFT__BROKER__HOLDING__INIT;
-	h.has_done = true;
-	h.done = true;
-	send_to_agent(t, &m, -1);
-}
-
-int weft_podtab_want(struct weft_podtab *t, const struct weft_npod *p, enum weft_sock_kind k,
-		     unsigned count)
-{
-	Weft__Broker__ToAgent m = WEFT__BROKER__TO_AGENT__INIT;
-	Weft__Broker__Want want = WEFT__BROKER__WANT__INIT;
-
-	if (!t->welcomed)
-		return -ENOTCONN;
-	want.pod_uid = p->uid;
-	want.has_kind = true;
-	want.kind = (Weft__Broker__SocketKind)k;
-	want.has_count = true;
-	want.count = count;
-	m.m_case = WEFT__BROKER__TO_AGENT__M_WANT;
-	m.want = &want;
-	send_to_agent(t, &m, -1);
-	return 0;
-}
-
 /* ---- towards workers */
 
 struct to_worker {
@@ -136,10 +52,13 @@ static void on_accept_add(struct weft_worker *w, void *arg)
 {
 	struct to_worker *m = arg;
 
-	if (atomic_load(&m->p->removed))
+	struct weft_wstate *ws = w->owner;
+
+	/* without a stock the worker ends */
+	if (atomic_load(&m->p->removed) || !ws->stock)
 		close(m->fd);
 	else
-		weft_accept_add(w->owner, m->p, m->kind, m->fd);
+		weft_accept_add(ws, m->p, m->kind, m->fd);
 	weft_npod_unref(m->p);
 	free(m);
 }
@@ -148,8 +67,12 @@ static void on_pod_removed(struct weft_worker *w, void *arg)
 {
 	struct to_worker *m = arg;
 
-	weft_pod_removed(w->owner, m->p);
-	weft_stock_drop(w->owner, m->p);
+	struct weft_wstate *ws = w->owner;
+
+	if (ws->stock) {
+		weft_pod_removed(ws, m->p);
+		weft_stock_drop(ws, m->p);
+	}
 	weft_npod_unref(m->p);
 	free(m);
 }
@@ -273,69 +196,14 @@ static void close_all(const int *fds, size_t n)
 		close(fds[i]);
 }
 
-static bool name_ok(const char *s)
-{
-	return s && s[0] && strlen(s) <= NAME_MAX_BYTES;
-}
-
-static int pod_conf(const struct weft_podtab *t, const Weft__Broker__PodAdd *m,
-		    struct weft_npod_conf *ret, struct weft_err *reterr)
-{
-	if (!name_ok(m->uid) || !name_ok(m->name) || !name_ok(m->namespace_) ||
-	    !name_ok(m->service_account) || !name_ok(m->trust_domain))
-		return weft_fail(reterr, NULL, EINVAL,
-				 "uid, name, namespace, service_account and trust_domain must have "
-				 "1..%d bytes",
-				 NAME_MAX_BYTES);
-	if (m->n_addresses > sizeof(ret->addrs) / sizeof(ret->addrs[0]))
-		return weft_fail(reterr, NULL, EINVAL, "addresses: at most %zu, are %zu",
-				 sizeof(ret->addrs) / sizeof(ret->addrs[0]), m->n_addresses);
-	*ret = (struct weft_npod_conf){
-		.uid = m->uid,
-		.name = m->name,
-		.ns = m->namespace_,
-		.sa = m->service_account,
-		.trust_domain = m->trust_domain,
-		.workload_uid = m->workload_uid ? m->workload_uid : "",
-		.network = t->network,
-		.n_addrs = m->n_addresses,
-	};
-	for (size_t i = 0; i < m->n_addresses; i++)
-		if (weft_ip_from_bytes(m->addresses[i].data, m->addresses[i].len, &ret->addrs[i]))
-			return weft_fail(reterr, NULL, EINVAL,
-					 "addresses[%zu]: must have 4 or 16 bytes, has %zu", i,
-					 m->addresses[i].len);
-	return 0;
-}
-
-static int check_kinds(const Weft__Broker__PodAdd *m, size_t n_fds, struct weft_err *reterr)
-{
-	unsigned seen = 0;
-
-	if (m->n_kinds != n_fds)
-		return weft_fail(reterr, NULL, EPROTO, "kinds: %zu with %zu descriptors",
-				 m->n_kinds, n_fds);
-	for (size_t i = 0; i < m->n_kinds; i++) {
-		int k = (int)m->kinds[i];
-
-		if (k < 1 || k > WEFT_LISTEN_KINDS || (seen & 1u << k))
-			return weft_fail(reterr, NULL, EPROTO,
-					 "kinds[%zu]: must be a listener's, once; is %d", i, k);
-		seen |= 1u << k;
-	}
-	return 0;
-}
-
 static int on_pod_add(struct weft_podtab *t, const Weft__Broker__PodAdd *m, const int *fds,
 		      size_t n_fds, struct weft_err *reterr)
 {
 	struct weft_npod_conf c;
 	struct weft_err why = {0};
 	struct pod *p;
-	int err = check_kinds(m, n_fds, reterr);
+	int err = weft_broker_check_pod(m, n_fds, t->network, &c, reterr);
 
-	if (!err)
-		err = pod_conf(t, m, &c, reterr);
 	if (err) {
 		close_all(fds, n_fds);
 		return err;
@@ -359,7 +227,7 @@ static int on_pod_add(struct weft_podtab *t, const Weft__Broker__PodAdd *m, cons
 out:
 	if (why.code)
 		weft_log_err(WEFT_LOG_ERROR, &why, "broker: pod");
-	send_ack(t, c.uid, &why);
+	weft_broker_send_ack(t->link, c.uid, &why);
 	return 0;
 }
 
@@ -367,14 +235,14 @@ static int on_pod_del(struct weft_podtab *t, const Weft__Broker__PodDel *m, stru
 {
 	struct pod *p;
 
-	if (!name_ok(m->uid))
+	if (!weft_broker_name_ok(m->uid))
 		return weft_fail(reterr, NULL, EPROTO, "PodDel without a uid");
 	p = pod_find(t, m->uid);
 	if (p) {
 		weft_log(WEFT_LOG_INFO, "pod removed uid=%s", m->uid);
 		pod_remove(t, p);
 	}
-	send_ack(t, m->uid, NULL);
+	weft_broker_send_ack(t->link, m->uid, NULL);
 	return 0;
 }
 
@@ -432,7 +300,7 @@ static int on_welcome(struct weft_podtab *t, const Weft__Broker__Welcome *m,
 	if (m->version != WEFT_BROKER_VERSION)
 		return weft_fail(reterr, NULL, EPROTO, "the broker's version is %u, must be %d",
 				 m->version, WEFT_BROKER_VERSION);
-	if (!name_ok(m->node))
+	if (!weft_broker_name_ok(m->node))
 		return weft_fail(reterr, NULL, EPROTO, "Welcome without a node name");
 	t->welcomed = true;
 	t->retry_ms = WEFT_BROKER_RETRY_FIRST_MS;
@@ -503,6 +371,24 @@ static int link_message(void *owner, const uint8_t *bytes, size_t n, const int *
 
 /* ---- the link */
 
+static void send_holding(struct weft_podtab *t)
+{
+	for (struct pod *p = t->pods; p; p = p->hh.next)
+		for (int i = 0; i < WEFT_LISTEN_KINDS; i++)
+			if (p->held[i] >= 0)
+				weft_broker_send_holding(t->link, p->p->uid, i + 1, p->held[i]);
+	weft_broker_send_held(t->link);
+}
+
+int weft_podtab_want(struct weft_podtab *t, const struct weft_npod *p, enum weft_sock_kind k,
+		     unsigned count)
+{
+	if (!t->welcomed)
+		return -ENOTCONN;
+	weft_broker_send_want(t->link, p->uid, k, count);
+	return 0;
+}
+
 static void retry_later(struct weft_podtab *t)
 {
 	unsigned ms = t->retry_ms / 2 + (unsigned)(weft_rand64() % (t->retry_ms / 2 + 1));
@@ -545,7 +431,7 @@ static void link_open(struct weft_podtab *t)
 		return;
 	}
 	t->hello_ns = weft_now_ns();
-	send_hello(t);
+	weft_broker_send_hello(t->link, t->conf.version);
 	send_holding(t);
 }
 

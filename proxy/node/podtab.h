@@ -5,12 +5,10 @@
 #include "proxy/node/node_priv.h"
 
 enum {
-	WEFT_BROKER_VERSION = 1,
 	WEFT_PODS_MAX = 4096,
 	WEFT_BROKER_RETRY_FIRST_MS = 20,
 	WEFT_BROKER_RETRY_MAX_MS = 5000,
-	WEFT_BROKER_WELCOME_MS = 5000,
-	WEFT_LISTEN_KINDS = 6
+	WEFT_BROKER_WELCOME_MS = 5000
 };
 struct weft_podtab_conf {
 	const char *path; /* of the broker's socket */

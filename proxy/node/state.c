@@ -62,10 +62,12 @@ static void on_update(struct weft_worker *w, void *arg)
 		if (ws->model)
 			weft_worker_post(u->node->main, on_model_free, ws->model);
 		ws->model = u->model;
-		weft_model_changed(ws, u->policies);
+		if (ws->stock) /* else the worker ends */
+			weft_model_changed(ws, u->policies);
 	}
 	for (size_t i = 0; i < u->n_changed; i++) {
-		weft_secret_changed(ws, u->changed[i]);
+		if (ws->stock)
+			weft_secret_changed(ws, u->changed[i]);
 		free(u->changed[i]);
 	}
 	free(u);

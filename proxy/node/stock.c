@@ -74,7 +74,8 @@ static void on_ask(struct weft_worker *w, void *arg)
 {
 	struct ask *a = arg;
 
-	weft_reserve_demand(a->node->reserve, a->pod, a->kind, a->worker, a->count);
+	if (a->node->reserve)
+		weft_reserve_demand(a->node->reserve, a->pod, a->kind, a->worker, a->count);
 	weft_npod_unref(a->pod);
 	free(a);
 }
@@ -83,7 +84,10 @@ static void on_put(struct weft_worker *w, void *arg)
 {
 	struct ask *a = arg;
 
-	weft_reserve_put(a->node->reserve, a->pod, a->kind, a->fd);
+	if (a->node->reserve)
+		weft_reserve_put(a->node->reserve, a->pod, a->kind, a->fd);
+	else
+		close(a->fd);
 	weft_npod_unref(a->pod);
 	free(a);
 }
@@ -222,7 +226,7 @@ void weft_stock_fill(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock
 		     const int *fds, unsigned n)
 {
 	struct weft_stock *st = ws->stock;
-	struct bin *b = bin_get(st, p, false);
+	struct bin *b = st ? bin_get(st, p, false) : NULL; /* none: the worker ends */
 	struct shelf *s = b ? b->shelves[k - WEFT_SOCK_OUT4] : NULL;
 
 	if (s)
