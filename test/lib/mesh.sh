@@ -13,6 +13,7 @@ MESH_WORKERS=${MESH_WORKERS:-2}
 declare -A MESH_POD_NODE MESH_POD_IP MESH_POD_IP6 MESH_PID MESH_NODE_NUM=([A]=1 [B]=2 [C]=2)
 MESH_PIDS=()
 MESH_PROXY_ARGS=() # more options for weft-proxy
+[ -z "${MESH_SAN:-}" ] || MESH_PROXY_ARGS=(--no-seccomp) # sanitizers make calls that the filter refuses
 MESH_NS=()
 MESH_W=
 
