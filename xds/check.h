@@ -29,7 +29,7 @@ struct weft_kind {
 };
 const struct weft_kind *weft_kind_get(enum weft_kind_id id);
 
-/* metadata is never NULL, nor is spec where the kind has one; metadata.namespace is filled in ("default"). */
+/* metadata is never NULL, nor is spec where the kind has one; namespaced kinds have metadata.namespace. */
 struct weft_object {
 	const struct weft_kind *kind;
 	const ProtobufCMessage *msg; /* Weft__Kube__<Kind> */
@@ -83,7 +83,8 @@ const struct weft_object *weft_objects_of(const struct weft_objects *s, enum wef
 const struct weft_object *weft_objects_find(const struct weft_objects *s, enum weft_kind_id kind, const char *ns,
 					    const char *name); /* ns NULL or "" for cluster-scoped; NULL: none */
 
-/* For programs: everything at once. paths: files or folders (see weft_config_name). Returns the number of errors; *ret (may be NULL as
+/* For programs: everything at once. paths: files or folders (see weft_config_name); with files alone a reference to an object that is
+ * not there is a note. Returns the number of errors; *ret (may be NULL as
  * argument) is a set of the files without errors, always given. errs and notes may be NULL. */
 int weft_check_paths(const char *const *paths, size_t n, struct weft_objects **ret, struct weft_errs *errs,
 		     struct weft_errs *notes);

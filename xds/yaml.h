@@ -17,7 +17,8 @@ struct weft_yaml_doc {
 	int line, end_line;        /* first and last line of the document */
 };
 /* Picks the descriptor of a document by its head fields. Return NULL after weft_fail for kinds refused; set *ret_lenient
- * where unknown fields are skipped (core Kubernetes kinds). api_version/kind may be "" when absent. */
+ * where unknown fields are skipped (core Kubernetes kinds). api_version/kind may be "" when absent. NULL without an error
+ * skips the document; reterr->where holds its place on entry. */
 typedef const ProtobufCMessageDescriptor *weft_yaml_pick(void *ctx, const char *api_version, const char *kind,
 							 bool *ret_lenient, struct weft_err *reterr);
 enum { WEFT_YAML_DEPTH_MAX = 64, WEFT_YAML_ALIAS_MAX = 100, WEFT_YAML_BYTES_MAX = 16 << 20 };
