@@ -1,6 +1,7 @@
 #include "proxy/core/log.h"
 
 #include "proxy/core/err.h"
+#include "proxy/core/utf8.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -40,39 +41,41 @@ bool weft_log_on(enum weft_log_level level)
 	return (int)level <= atomic_load_explicit(&level_now, memory_order_relaxed);
 }
 
-/* Appends s with control bytes escaped (and what JSON wants escaped); never more than cap. */
+/* One character of s, escaped where it must be, to esc; returns its bytes in s. */
+static size_t escape(const char *s, bool json, char esc[8])
+{
+	unsigned char c = (unsigned char)*s;
+	size_t n = weft_utf8_len(s);
+
+	if (!n)
+		snprintf(esc, 8, json ? "\\ufffd" : "\\x%02x", c);
+	else if (n > 1)
+		snprintf(esc, 8, "%.*s", (int)n, s);
+	else if (c == '\n' || c == '\t' || c == '\r')
+		snprintf(esc, 8, "\\%c", c == '\n' ? 'n' : c == '\t' ? 't' : 'r');
+	else if (c < 0x20 || c == 0x7f)
+		snprintf(esc, 8, json ? "\\u%04x" : "\\x%02x", c);
+	else
+		snprintf(esc, 8, "%s%c", json && (c == '"' || c == '\\') ? "\\" : "", c);
+	return n ? n : 1;
+}
+
+/* Writes at most cap bytes, whole characters only. */
 static size_t put_escaped(char *dst, size_t cap, const char *s, bool json)
 {
 	size_t n = 0;
+	char esc[8];
 
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-		char esc[8];
-		int w;
+	while (*s) {
+		size_t w;
 
-		if (c == '\n' || c == '\t' || c == '\r')
-			w = snprintf(esc, sizeof(esc), "\\%c",
-				     c == '\n'	 ? 'n'
-				     : c == '\t' ? 't'
-						 : 'r');
-		else if (c < 0x20 || c == 0x7f)
-			w = snprintf(esc, sizeof(esc), json ? "\\u%04x" : "\\x%02x", c);
-		else if (json && (c == '"' || c == '\\'))
-			w = snprintf(esc, sizeof(esc), "\\%c", c);
-		else
-			w = snprintf(esc, sizeof(esc), "%c", c);
-		if (n + (size_t)w >= cap)
+		s += escape(s, json, esc);
+		w = strlen(esc);
+		if (n + w > cap)
 			break;
-		memcpy(dst + n, esc, (size_t)w);
-		n += (size_t)w;
+		memcpy(dst + n, esc, w);
+		n += w;
 	}
-	/* do not leave half a UTF-8 sequence behind a cut */
-	if (*s)
-		while (n && ((unsigned char)dst[n - 1] & 0x80)) {
-			n--;
-			if (((unsigned char)dst[n] & 0xc0) == 0xc0)
-				break;
-		}
 	return n;
 }
 

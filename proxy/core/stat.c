@@ -1,6 +1,7 @@
 #include "proxy/core/stat.h"
 
 #include "proxy/core/arena.h"
+#include "proxy/core/utf8.h"
 #include "proxy/core/worker.h"
 
 #include <assert.h>
@@ -190,33 +191,15 @@ void weft_stat_expire(uint64_t idle_ms)
 	pthread_mutex_unlock(&families_lock);
 }
 
-/* Length of the UTF-8 sequence at s, 0 when it is none. A NUL ends every check in time. */
-static size_t utf8_len(const unsigned char *s)
-{
-	size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-
-	if (s[0] > 0xf4)
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-	    (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	return n;
-}
-
 /* One byte that is not UTF-8 would make a server refuse the whole page: U+FFFD is written instead.
  */
-static void put_escaped(struct evbuffer *out, const char *text, bool quotes)
+static void put_escaped(struct evbuffer *out, const char *s, bool quotes)
 {
-	const unsigned char *s = (const unsigned char *)text;
-
 	while (*s) {
 		size_t plain = 0, n;
 
 		while (s[plain] && s[plain] != '\\' && s[plain] != '\n' && s[plain] != '"' &&
-		       (n = utf8_len(s + plain)))
+		       (n = weft_utf8_len(s + plain)))
 			plain += n;
 		evbuffer_add(out, s, plain);
 		s += plain;
