@@ -143,8 +143,12 @@ static ssize_t read_some(struct weft_conn *c)
 
 	if (nv <= 0)
 		return -ENOMEM;
-	for (int i = 0; i < nv; i++)
-		iov[i] = (struct iovec){v[i].iov_base, v[i].iov_len};
+	/* the buffer may have more room than was asked for */
+	left = READ_BYTES;
+	for (int i = 0; i < nv; i++) {
+		iov[i] = (struct iovec){v[i].iov_base, v[i].iov_len < left ? v[i].iov_len : left};
+		left -= iov[i].iov_len;
+	}
 	m.msg_iovlen = (size_t)nv;
 	n = recvmsg(c->fd, &m, 0);
 	if (n < 0)
