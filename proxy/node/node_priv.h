@@ -71,8 +71,9 @@ int weft_secret_make(const char *name, const struct Envoy__Tls__Secret *m, struc
 int weft_stock_init(struct weft_wstate *ws);
 void weft_stock_done(struct weft_wstate *ws);
 void weft_stock_drop(struct weft_wstate *ws, struct weft_npod *p); /* its sockets are closed, its waiters told -ECANCELED */
-/* Takes the fds. asked: these answer an ask of this worker. */
+/* Takes the fds, the answer to an ask of this worker. */
 void weft_stock_fill(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k, const int *fds, unsigned n);
+void weft_stock_recall(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k); /* all it keeps goes back */
 
 /* ---- flowlog.c */
 void weft_flowlog_setup(struct weft_node *n);           /* families; main thread, before workers start */

@@ -119,6 +119,30 @@ static void give(struct weft_reserve *r, struct bin *b, enum weft_sock_kind k, u
 	weft_worker_post(r->node->ws[worker].w, on_fill, f);
 }
 
+static void on_recall(struct weft_worker *w, void *arg)
+{
+	struct fill *f = arg;
+
+	weft_stock_recall(w->owner, f->pod, f->kind);
+	weft_npod_unref(f->pod);
+	free(f);
+}
+
+/* The agent is away and a worker has nothing: what the others keep ahead comes back here. */
+static void recall(struct weft_reserve *r, struct bin *b, enum weft_sock_kind k, unsigned not )
+{
+	for (unsigned i = 0; i < r->node->n_ws; i++) {
+		struct fill *f;
+
+		if (i == not )
+			continue;
+		f = weft_xcalloc(1, sizeof(*f));
+		f->pod = weft_npod_ref(b->pod);
+		f->kind = k;
+		weft_worker_post(r->node->ws[i].w, on_recall, f);
+	}
+}
+
 /* Those who wait longest are served first; one that asked much does not hold up the kept rest. */
 static void serve(struct weft_reserve *r, struct bin *b, enum weft_sock_kind k)
 {
@@ -248,6 +272,8 @@ void weft_reserve_demand(struct weft_reserve *r, struct weft_npod *p, enum weft_
 	STAILQ_INSERT_TAIL(&s->demands, d, link);
 	serve(r, b, k);
 	refill(r, b, k);
+	if (s->waiting && !r->up)
+		recall(r, b, k, worker);
 }
 
 void weft_reserve_put(struct weft_reserve *r, struct weft_npod *p, enum weft_sock_kind k, int fd)

@@ -101,13 +101,20 @@ static void post(struct weft_stock *st, struct weft_npod *p, enum weft_sock_kind
 	weft_worker_post(st->ws->node->main, count ? on_ask : on_put, a);
 }
 
+static bool agent_here(const struct weft_stock *st)
+{
+	return atomic_load_explicit(&st->ws->node->broker_up, memory_order_relaxed);
+}
+
 static void refill(struct weft_stock *st, struct bin *b, enum weft_sock_kind k)
 {
 	struct shelf *s = b->shelves[k - WEFT_SOCK_OUT4];
-	unsigned have = s->n + s->asked, want = s->goal + s->n_waits;
+	/* while the agent is away nobody keeps ahead what another worker may need */
+	unsigned goal = agent_here(st) ? s->goal : 0;
+	unsigned have = s->n + s->asked, want = goal + s->n_waits;
 
 	/* asks at half, so that one ask brings many */
-	if (have > s->goal / 2 + s->n_waits)
+	if (have > goal / 2 + s->n_waits || have >= want)
 		return;
 	s->asked += want - have;
 	post(st, b->pod, k, want - have, -1);
@@ -245,6 +252,15 @@ void weft_stock_fill(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock
 		shelf_serve(s);
 }
 
+void weft_stock_recall(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k)
+{
+	struct bin *b = ws->stock ? bin_get(ws->stock, p, false) : NULL;
+	struct shelf *s = b ? b->shelves[k - WEFT_SOCK_OUT4] : NULL;
+
+	while (s && s->n && !s->n_waits)
+		post(ws->stock, p, k, 0, s->fds[--s->n]);
+}
+
 static void on_serve(evutil_socket_t fd, short what, void *arg)
 {
 	struct weft_stock *st = arg;
@@ -261,12 +277,13 @@ static void keep(struct weft_stock *st, struct bin *b, enum weft_sock_kind k, in
 	struct shelf *s = shelf_get(st, b, k);
 	static const struct timeval now = {0, 0};
 
+	if (!agent_here(st) && !s->n_waits) {
+		/* any worker may need it next */
+		post(st, b->pod, k, 0, fd);
+		return;
+	}
 	if (s->n == SHELF_MAX) {
-		/* workers that run dry while the agent is away get it from the reserve */
-		if (atomic_load_explicit(&st->ws->node->broker_up, memory_order_relaxed))
-			close(fd);
-		else
-			post(st, b->pod, k, 0, fd);
+		close(fd);
 		return;
 	}
 	s->fds[s->n++] = fd;
