@@ -4,7 +4,6 @@
 #include "proxy/core/arena.h"
 #include "proxy/node/node_priv.h"
 #include "proxy/node/reserve.h"
-#include <cmocka.h>
 #include <dirent.h>
 #include <event2/event.h>
 #include <netinet/in.h>
@@ -16,6 +15,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 static struct {
 	struct {
