@@ -122,7 +122,7 @@ UNIT_C    := $(patsubst $(O)/%,%.c,$(UNIT))
 RUN_UNIT   = $(patsubst %.c,unit:$(call DIR,asan)/%,$(UNIT_C)) $(FUZZERS:%=replay:$(call DIR,asan)/test/fuzz/%_replay) \
 	     $(patsubst %.c,unit:$(call DIR,tsan)/%,$(UNIT_TSAN))
 UNIT_TSAN  = $(shell grep -lw tsan $(UNIT_C) /dev/null)
-RUN_GOLD  := $(addprefix golden:,$(wildcard test/golden/*.sh test/golden/*/*.sh))
+RUN_GOLD  := $(addprefix golden:,$(filter-out $(if $(wildcard test/golden/*/cmd),,%/files.sh),$(wildcard test/golden/*.sh)))
 RUN_SCEN  := $(addprefix scenario:,$(wildcard test/scenario/*/*.sh))
 SCEN_BUILD = $(or $(SAN),release)
 RUN        = MESH_BIN=$(abspath $(call DIR,$(SCEN_BUILD))) T='$(T)' SAN='$(SAN)' test/run.sh $(LOGS)
@@ -144,6 +144,8 @@ unit: build-unit ## unit tests and fuzzers' corpora only
 	$(Q)$(RUN) $(RUN_UNIT)
 golden: build-scenario ## golden tests only: a file in, a file out
 	$(Q)$(RUN) $(RUN_GOLD)
+golden-update: build-scenario ## writes the golden files anew and shows what changed
+	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/files.sh
 scenario: build-scenario ## scenarios only: two nodes with real programs in network namespaces, as root
 	$(Q)$(RUN) $(RUN_SCEN)
 demo: build-scenario ## two nodes with nginx, redis, iperf3: captured, encrypted, allowed and denied; KEEP=1 leaves them
@@ -180,7 +182,7 @@ clean: ## remove what was built
 	rm -rf build
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
-.PHONY: all deps unit-programs tsan-programs scenario-programs fuzz-programs build-unit build-scenario test unit golden scenario \
+.PHONY: all deps unit-programs tsan-programs scenario-programs fuzz-programs build-unit build-scenario test unit golden golden-update scenario \
 	demo bench fuzz lint fmt install clean help
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
