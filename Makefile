@@ -113,15 +113,17 @@ $(O)/test/fuzz/%_fuzz: $(O)/test/fuzz/%_fuzz.o $(A_TEST)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lpthread
 
-# Release programs for scenarios, ASan+UBSan ones for unit tests, TSan for the tests that say "tsan". With O=DIR: DIR, DIR-asan, DIR-tsan.
+# Release programs for scenarios, ASan+UBSan ones for unit tests, and TSan or release for
+# the unit tests that say "also built: tsan". With O=DIR: DIR, DIR-asan, DIR-tsan.
 MINE      := $(if $(filter command,$(firstword $(origin O))),$(O))
 DIR        = $(if $(MINE),$(MINE)$(if $(filter release,$(1)),,-$(1)),build/$(1))
 SUB        = $(MAKE) --no-print-directory BUILD=$(1) O=$(call DIR,$(1))
 LOGS      := $(call DIR,release)/test-logs
 UNIT_C    := $(patsubst $(O)/%,%.c,$(UNIT))
 RUN_UNIT   = $(patsubst %.c,unit:$(call DIR,asan)/%,$(UNIT_C)) $(FUZZERS:%=replay:$(call DIR,asan)/test/fuzz/%_replay) \
-	     $(patsubst %.c,unit:$(call DIR,tsan)/%,$(UNIT_TSAN))
-UNIT_TSAN  = $(shell grep -lw tsan $(UNIT_C) /dev/null)
+	     $(patsubst %.c,unit:$(call DIR,tsan)/%,$(UNIT_TSAN)) $(patsubst %.c,unit:$(call DIR,release)/%,$(UNIT_REL))
+UNIT_TSAN  = $(shell grep -l '[*] also built: .*tsan' $(UNIT_C) /dev/null)
+UNIT_REL   = $(shell grep -l '[*] also built: .*release' $(UNIT_C) /dev/null)
 RUN_GOLD  := $(addprefix golden:,$(filter-out $(if $(wildcard test/golden/*/cmd),,%/files.sh),$(wildcard test/golden/*.sh)))
 RUN_SCEN  := $(addprefix scenario:,$(wildcard test/scenario/*/*.sh))
 SCEN_BUILD = $(or $(SAN),release)
@@ -129,10 +131,12 @@ RUN        = MESH_BIN=$(abspath $(call DIR,$(SCEN_BUILD))) T='$(T)' SAN='$(SAN)'
 
 unit-programs: $(UNIT) $(FUZZERS:%=$(O)/test/fuzz/%_replay)
 tsan-programs: $(UNIT_TSAN:%.c=$(O)/%)
+release-programs: $(UNIT_REL:%.c=$(O)/%)
 scenario-programs: $(PROGRAMS) $(TOOLS) | $(O)/deps.test
 build-unit:
 	+$(Q)$(call SUB,asan) unit-programs
 	+$(Q)$(if $(UNIT_TSAN),$(call SUB,tsan) tsan-programs)
+	+$(Q)$(if $(UNIT_REL),$(call SUB,release) release-programs)
 build-scenario:
 	+$(Q)$(call SUB,$(SCEN_BUILD)) scenario-programs
 
@@ -182,7 +186,7 @@ clean: ## remove what was built
 	rm -rf build
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
-.PHONY: all deps unit-programs tsan-programs scenario-programs fuzz-programs build-unit build-scenario test unit golden golden-update scenario \
+.PHONY: all deps unit-programs tsan-programs release-programs scenario-programs fuzz-programs build-unit build-scenario test unit golden golden-update scenario \
 	demo bench fuzz lint fmt install clean help
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
