@@ -26,9 +26,12 @@ int weft_source_file_open(struct event_base *base, const struct weft_source_file
 void weft_source_file_close(struct weft_source_file *s); /* NULL is fine */
 struct weft_objects *weft_source_file_set(const struct weft_source_file *s); /* borrowed */
 void weft_source_file_rescan(struct weft_source_file *s);                    /* now, not when inotify says (admin, after own writes) */
+/* Each file whose newest content is not in use, with its first message. */
+void weft_source_file_each_bad(const struct weft_source_file *s,
+			       void (*fn)(void *ctx, const char *name, int n_errors, const char *text), void *ctx);
 /* Figures for admin and checks. */
 struct weft_source_file_stat {
-	size_t files, bad_files, objects;
+	size_t files, bad_files, objects; /* bad: each_bad tells them */
 	unsigned long reloads;
 	bool folder_gone;
 };

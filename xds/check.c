@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 static const struct kind_entry {
 	struct weft_kind kind;
@@ -219,6 +220,7 @@ struct weft_file *weft_file_parse(const char *name, const char *text, size_t n)
 	struct building b = {.f = f, .notes = notes};
 	struct weft_yaml_doc *docs;
 	struct weft_object *v;
+	XXH128_hash_t h;
 	size_t n_docs;
 
 	f->n_errors = weft_yaml_decode(f->arena, name, text, n, pick, &b, &docs, &n_docs, errs);
@@ -229,6 +231,9 @@ struct weft_file *weft_file_parse(const char *name, const char *text, size_t n)
 		make_object(f->arena, &docs[i], &v[i]);
 		kinds[v[i].kind->id].check(&c);
 	}
+	h = XXH3_128bits(text, n);
+	f->hash[0] = h.low64;
+	f->hash[1] = h.high64;
 	f->v = v;
 	f->n = n_docs;
 	f->errs = keep(f->arena, errs);

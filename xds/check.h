@@ -5,6 +5,7 @@
 #include "xds/yaml.h"
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum weft_kind_id {
 	WEFT_KIND_NAMESPACE,
@@ -53,6 +54,7 @@ struct weft_file {
 	int n_errors;             /* of this file alone, also those not kept */
 	struct weft_errs *errs;   /* NULL: none */
 	struct weft_errs *notes;  /* skipped kinds and the like; NULL: none */
+	uint64_t hash[2];         /* of the bytes, to see that nothing changed */
 };
 /* name: how messages call the file. Never fails: errors are in the result. */
 struct weft_file *weft_file_parse(const char *name, const char *text, size_t n);

@@ -247,8 +247,11 @@ static void check_waypoint(struct together *t, const struct ref *r)
 	if (!ns)
 		ns = r->o->kind->id == WEFT_KIND_NAMESPACE ? r->o->name : r->o->ns;
 	if (!exists(t, WEFT_KIND_SERVICE, ns, name))
-		tell(t, WEFT_FOUND_REFERENCE, r, label_at(r, key), &path,
-		     "there is no Service %.63s/%.63s to be the waypoint", ns, name);
+		tell(t, WEFT_FOUND_WARNING, r, label_at(r, key), &path,
+		     "there is no Service %.63s/%.63s to be the waypoint; until there is, what "
+		     "goes "
+		     "through it is refused",
+		     ns, name);
 }
 
 static void check_target(struct together *t, const struct ref *r, struct weft_mark k,
