@@ -42,7 +42,7 @@ size_t weft_access_format(enum weft_log_format f, const struct weft_access_rec *
 int weft_log_sink_open(const char *target, struct weft_log_sink **ret, struct weft_err *reterr);
 void weft_log_sink_free(struct weft_log_sink *s);
 
-/* lost counts lines that were dropped because the target did not take them (a reference is kept). threads: among how many
+/* lost counts lines that the target did not take, over those beyond a budget: references, taken. threads: among how many
  * the budget of a workload is shared. Its events are on base; one thread. */
 struct weft_access_log *weft_access_log_new(struct event_base *base, struct weft_log_sink *s, enum weft_log_format f,
 					    unsigned threads, struct weft_stat *lost, struct weft_stat *over);

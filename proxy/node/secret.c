@@ -5,6 +5,7 @@
 #include "xds/proto/secret.pb-c.h"
 
 #include <errno.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
@@ -164,6 +165,17 @@ static int sources(const Envoy__Tls__Secret *m, struct weft_tls_pem *pem, struct
 	return err;
 }
 
+/* A certificate of someone else would make peers see the wrong workload. */
+static int check_leaf(const struct ssl_ctx_st *ctx, const char *name, struct weft_err *reterr)
+{
+	const X509 *leaf = SSL_CTX_get0_certificate(ctx);
+
+	if (!leaf || weft_identity_match(leaf, &name, 1) < 0)
+		return weft_fail(reterr, NULL, EINVAL,
+				 "tls_certificate: must have the URI SAN %.150s, has not", name);
+	return 0;
+}
+
 int weft_secret_make(const char *name, const Envoy__Tls__Secret *m, struct weft_secret **ret,
 		     struct weft_err *reterr)
 {
@@ -189,9 +201,10 @@ int weft_secret_make(const char *name, const Envoy__Tls__Secret *m, struct weft_
 	s->server = weft_tls_ctx_new(true, &pem, &s->not_after, reterr);
 	if (s->server)
 		s->client = weft_tls_ctx_new(false, &pem, NULL, reterr);
-	if (!s->client) {
+	err = s->client ? check_leaf(s->client, name, reterr) : -EINVAL;
+	if (err) {
 		weft_secret_unref(s);
-		return reterr && reterr->code ? -reterr->code : -EINVAL;
+		return err;
 	}
 	*ret = s;
 	return 0;
