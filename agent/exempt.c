@@ -316,6 +316,16 @@ int weft_exempt_new(struct event_base *base, const struct weft_exempt_conf *conf
 	return 0;
 }
 
+unsigned weft_exempt_live(const struct weft_exempt *x)
+{
+	unsigned n = 0;
+	const struct group *g;
+
+	for (g = x->groups; g; g = g->next)
+		n += !g->tries;
+	return n;
+}
+
 void weft_exempt_free(struct weft_exempt *x)
 {
 	struct group *g;

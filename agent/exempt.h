@@ -19,3 +19,4 @@ int weft_exempt_new(struct event_base *base, const struct weft_exempt_conf *conf
 void weft_exempt_free(struct weft_exempt *x); /* groups and ids stay for the next agent */
 /* Exempts the process until it ends. Takes pidfd. In force when this returns 0. */
 int weft_exempt_process(struct weft_exempt *x, pid_t pid, int pidfd, struct weft_err *reterr);
+unsigned weft_exempt_live(const struct weft_exempt *x); /* processes exempted now */
