@@ -1,4 +1,5 @@
-/* Counters: series, expiry, overflow, and pages that promtool takes. Runs under tsan too. */
+/* Counters: series, expiry, overflow, and pages that promtool takes.
+ * also built: tsan */
 #include "proxy/core/stat.h"
 
 #include <event2/buffer.h>

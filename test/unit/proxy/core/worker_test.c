@@ -1,5 +1,5 @@
-/* Workers: order of posts, posts from many threads, posts from posts, stop and free. Runs under
- * tsan too. */
+/* Workers: order of posts, posts from many threads, posts from posts, stop and free.
+ * also built: tsan */
 #include "proxy/core/worker.h"
 
 #include <event2/event.h>
