@@ -294,7 +294,21 @@ static void keep(struct weft_stock *st, struct bin *b, enum weft_sock_kind k, in
 
 enum fate { FATE_CLOSE, FATE_LATER, FATE_KEEP };
 
-static enum fate reuse(int fd)
+/* A bound source address outlives the disconnect: the next user who binds none would speak as the
+ * last one's client. */
+static bool unbind(int fd, enum weft_sock_kind k)
+{
+	struct sockaddr_in any4 = {.sin_family = AF_INET};
+	struct sockaddr_in6 any6 = {.sin6_family = AF_INET6};
+
+	if (k == WEFT_SOCK_IN4)
+		return !bind(fd, (struct sockaddr *)&any4, sizeof(any4));
+	if (k == WEFT_SOCK_IN6)
+		return !bind(fd, (struct sockaddr *)&any6, sizeof(any6));
+	return true; /* those out are never bound */
+}
+
+static enum fate reuse(int fd, enum weft_sock_kind k)
 {
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
 	uint8_t state; /* the first byte of struct tcp_info */
@@ -310,7 +324,7 @@ static enum fate reuse(int fd)
 	/* a pending error must not meet the next user */
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &err_n))
 		return FATE_CLOSE;
-	return connect(fd, &none, sizeof(none)) ? FATE_CLOSE : FATE_KEEP;
+	return !connect(fd, &none, sizeof(none)) && unbind(fd, k) ? FATE_KEEP : FATE_CLOSE;
 }
 
 static void on_cool(evutil_socket_t evfd, short what, void *arg)
@@ -322,7 +336,8 @@ static void on_cool(evutil_socket_t evfd, short what, void *arg)
 	for (unsigned i = 0; i < st->n_cooling; i++) {
 		struct cooling *c = &st->cooling[i];
 		struct bin *b = bin_get(st, c->pod, false);
-		enum fate f = b && !atomic_load(&c->pod->removed) ? reuse(c->fd) : FATE_CLOSE;
+		enum fate f =
+			b && !atomic_load(&c->pod->removed) ? reuse(c->fd, c->kind) : FATE_CLOSE;
 
 		if (f == FATE_LATER && ++c->tries < COOLING_TRIES) {
 			st->cooling[left++] = *c;
@@ -343,7 +358,7 @@ void weft_stock_give(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock
 {
 	static const struct timeval soon = {0, COOL_MS * 1000};
 	struct weft_stock *st = ws->stock;
-	enum fate f = atomic_load(&p->removed) ? FATE_CLOSE : reuse(fd);
+	enum fate f = atomic_load(&p->removed) ? FATE_CLOSE : reuse(fd, k);
 
 	if (f == FATE_KEEP) {
 		keep(st, bin_get(st, p, true), k, fd);

@@ -324,6 +324,39 @@ static void test_used_again(void **state)
 	close(fd);
 }
 
+/* A socket that spoke as one client must not speak as that one for the next. */
+static void test_source_is_forgotten(void **state)
+{
+	struct weft_sock_wait *w = NULL;
+	struct sockaddr_in sin, me = {.sin_family = AF_INET}, peer;
+	int l = listener(&sin), fd, on = 1, a;
+	socklen_t n = sizeof(peer);
+
+	filled();
+	(void)weft_stock_take(&node->ws[0], pod, WEFT_SOCK_IN4, got, NULL, &w);
+	pump(node);
+	fd = got_fd;
+	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+	for (int i = 0; i < 20; i++) {
+		/* as a client, as another one, as nobody in particular */
+		me.sin_addr.s_addr = htonl(0x7f000000 + 10 + (unsigned)i % 3);
+		if (i % 3)
+			assert_int_equal(bind(fd, (struct sockaddr *)&me, sizeof(me)), 0);
+		(void)connect(fd, (struct sockaddr *)&sin, sizeof(sin));
+		a = accept(l, (struct sockaddr *)&peer, &n);
+		assert_int_equal(ntohl(peer.sin_addr.s_addr),
+				 i % 3 ? ntohl(me.sin_addr.s_addr) : INADDR_LOOPBACK);
+		shutdown(a, SHUT_WR);
+		shutdown(fd, SHUT_WR);
+		close(a);
+		weft_stock_give(&node->ws[0], pod, WEFT_SOCK_IN4, fd);
+		assert_int_equal(weft_stock_take(&node->ws[0], pod, WEFT_SOCK_IN4, got, NULL, &w),
+				 fd);
+	}
+	close(fd);
+	close(l);
+}
+
 static void test_live_is_not_used_again(void **state)
 {
 	struct weft_sock_wait *w = NULL;
@@ -419,6 +452,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_pod_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_many_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_used_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_source_is_forgotten, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_is_not_used_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_absent_agent_steady_load, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_follows_rate, setup, teardown),
