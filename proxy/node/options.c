@@ -193,8 +193,10 @@ int weft_options_parse(int argc, char **argv, struct weft_options *ret)
 		if (err)
 			return err;
 	}
-	if (optind < argc)
-		return bad("help", "no arguments are taken but options", argv[optind]);
+	if (optind < argc) {
+		fprintf(stderr, "weft-proxy: only options are taken, not \"%s\"\n", argv[optind]);
+		return -EINVAL;
+	}
 	if (ret->stock_max < ret->stock_min) {
 		fprintf(stderr, "weft-proxy: --stock-max: must not be below --stock-min, is %u\n",
 			ret->stock_max);

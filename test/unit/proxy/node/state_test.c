@@ -1,5 +1,6 @@
 #include "fake_bytes.h"
 #include "fake_cert.h"
+#include "fake_xds.h"
 #include "proxy/net/tls.h"
 #include "proxy/node/state.h"
 #include "xds/proto/authorization.pb-c.h"
@@ -10,54 +11,6 @@
 
 #define ID_A "spiffe://cluster.local/ns/shop/sa/a"
 #define ID_B "spiffe://cluster.local/ns/shop/sa/b"
-
-/* Stands in for the xDS client: keeps the sinks, counts what was refused. */
-static struct {
-	const struct weft_xds_type *types[4];
-	const struct weft_xds_sink *sinks[4];
-	void *owner;
-	int n, started, rejects;
-	char rejected[128], why[512];
-	bool ready;
-	char node_id[256];
-} xds;
-static char client;
-
-struct weft_xds_client *weft_xds_client_new(struct event_base *base,
-					    const struct weft_xds_client_conf *conf)
-{
-	snprintf(xds.node_id, sizeof(xds.node_id), "%s", conf->node_id);
-	return (struct weft_xds_client *)&client;
-}
-int weft_xds_subscribe(struct weft_xds_client *c, const struct weft_xds_type *t,
-		       const struct weft_xds_sink *sink, void *owner)
-{
-	xds.types[xds.n] = t;
-	xds.owner = owner;
-	xds.sinks[xds.n++] = sink;
-	return 0;
-}
-void weft_xds_client_start(struct weft_xds_client *c)
-{
-	xds.started++;
-}
-void weft_xds_client_free(struct weft_xds_client *c)
-{
-}
-void weft_xds_reject(struct weft_xds_client *c, const char *name, const struct weft_err *why)
-{
-	xds.rejects++;
-	snprintf(xds.rejected, sizeof(xds.rejected), "%s", name);
-	weft_err_text(why, xds.why, sizeof(xds.why));
-}
-bool weft_xds_ready(const struct weft_xds_client *c)
-{
-	return xds.ready;
-}
-bool weft_xds_connected(const struct weft_xds_client *c)
-{
-	return true;
-}
 
 static struct weft_node *node;
 static struct fake_ca ca;
@@ -358,7 +311,7 @@ static void test_swap_with_threads(void **state)
 	for (unsigned i = 0; i < node->n_ws; i++)
 		weft_worker_post(node->ws[i].w, read_all, NULL);
 	for (int i = 0; i < 60; i++) {
-		char policy[16];
+		char policy[32];
 
 		snprintf(policy, sizeof(policy), "shop/p%d", i);
 		put_workload("t1", 0x8800000a, policy);
