@@ -170,11 +170,17 @@ static int allow_sockets(scmp_filter_ctx ctx)
 	static const struct {
 		unsigned domain, type, proto;
 	} kinds[] = {
-		{AF_UNIX, SOCK_STREAM, 0},  {AF_UNIX, SOCK_DGRAM, 0},
-		{AF_INET, SOCK_STREAM, 0},  {AF_INET, SOCK_STREAM, IPPROTO_TCP},
-		{AF_INET, SOCK_DGRAM, 0},   {AF_INET, SOCK_DGRAM, IPPROTO_UDP},
-		{AF_INET6, SOCK_STREAM, 0}, {AF_INET6, SOCK_STREAM, IPPROTO_TCP},
-		{AF_INET6, SOCK_DGRAM, 0},  {AF_INET6, SOCK_DGRAM, IPPROTO_UDP},
+		{AF_UNIX, SOCK_STREAM, 0},
+		{AF_UNIX, SOCK_SEQPACKET, 0},
+		{AF_UNIX, SOCK_DGRAM, 0},
+		{AF_INET, SOCK_STREAM, 0},
+		{AF_INET, SOCK_STREAM, IPPROTO_TCP},
+		{AF_INET, SOCK_DGRAM, 0},
+		{AF_INET, SOCK_DGRAM, IPPROTO_UDP},
+		{AF_INET6, SOCK_STREAM, 0},
+		{AF_INET6, SOCK_STREAM, IPPROTO_TCP},
+		{AF_INET6, SOCK_DGRAM, 0},
+		{AF_INET6, SOCK_DGRAM, IPPROTO_UDP},
 	};
 	const uint64_t type_bits = 0xffffffff & ~(uint64_t)(SOCK_NONBLOCK | SOCK_CLOEXEC);
 	int err = 0;
