@@ -108,7 +108,7 @@ static int pod_check(const struct weft_bpf *b, const struct weft_bpf_pod *p, str
 		return weft_fail(reterr, NULL, EINVAL, "uid of a pod: must have 1..%d bytes, has %zu", WEFT_ABI_UID - 1,
 				 strlen(p->uid));
 	if (!p->n_addrs || p->n_addrs > WEFT_ABI_ADDRS)
-		return weft_fail(reterr, NULL, EINVAL, "pod %s: must have 1..%d addresses, has %zu", p->uid,
+		return weft_fail(reterr, NULL, EINVAL, "pod %.120s: must have 1..%d addresses, has %zu", p->uid,
 				 WEFT_ABI_ADDRS, p->n_addrs);
 	for (size_t i = 0; i < p->n_addrs; i++) {
 		char text[WEFT_IP_TEXT];
@@ -116,11 +116,11 @@ static int pod_check(const struct weft_bpf *b, const struct weft_bpf_pod *p, str
 
 		if ((ip->family == 4 || ip->family == 6) && !weft_ip_is_any(ip) && !weft_ip_is_loopback(ip))
 			continue;
-		return weft_fail(reterr, NULL, EINVAL, "pod %s: %s cannot be a pod's address", p->uid,
+		return weft_fail(reterr, NULL, EINVAL, "pod %.120s: %s cannot be a pod's address", p->uid,
 				 weft_ip_text(ip, text, sizeof(text)));
 	}
 	if (!p->cookie || p->cookie == b->own_cookie)
-		return weft_fail(reterr, NULL, EINVAL, "pod %s: the node's own network namespace cannot be enrolled",
+		return weft_fail(reterr, NULL, EINVAL, "pod %.120s: the node's own network namespace cannot be enrolled",
 				 p->uid);
 	return 0;
 }
@@ -168,13 +168,13 @@ static int link_make(struct weft_bpf *b, const struct weft_bpf_pod *p, struct we
 	int r = weft_bpf_pod_path(b->pin_dir, p->uid, path, sizeof(path));
 
 	if (r < 0)
-		return weft_fail(reterr, NULL, -r, "pod %s: name too long", p->uid);
+		return weft_fail(reterr, NULL, -r, "pod %.120s: name too long", p->uid);
 	r = link_find(path, p->netns_fd, reterr);
 	if (r)
 		return r < 0 ? r : 0;
 	link = bpf_program__attach_netns(b->inbound, p->netns_fd);
 	if (!link)
-		return weft_bpf_fail(reterr, errno, "pod %s: attach weft_inbound", p->uid);
+		return weft_bpf_fail(reterr, errno, "pod %.120s: attach weft_inbound", p->uid);
 	r = bpf_link__pin(link, path);
 	bpf_link__destroy(link);
 	return r ? weft_bpf_fail(reterr, -r, "pin %s", path) : 0;
@@ -205,7 +205,7 @@ int weft_bpf_pod_set(struct weft_bpf *b, const struct weft_bpf_pod *p, struct we
 		return r;
 	if (!bpf_map_lookup_elem(b->set.map[WEFT_BPF_NAMES], &p->cookie, name) &&
 	    strncmp(name, p->uid, sizeof(name)))
-		return weft_fail(reterr, NULL, EEXIST, "pod %s: its network namespace is enrolled as pod %s", p->uid,
+		return weft_fail(reterr, NULL, EEXIST, "pod %.90s: its network namespace is enrolled as pod %.90s", p->uid,
 				 name);
 	elsewhere = cookie_of(b, p->uid);
 	if (elsewhere && elsewhere != p->cookie) { /* the pod was made again */
@@ -217,7 +217,7 @@ int weft_bpf_pod_set(struct weft_bpf *b, const struct weft_bpf_pod *p, struct we
 	known = !bpf_map_lookup_elem(b->set.map[WEFT_BPF_PODS], &p->cookie, &old);
 	r = maps_set(b, p, &now);
 	if (r)
-		r = weft_fail(reterr, NULL, -r, "pod %s: maps: %s", p->uid, strerror(-r));
+		r = weft_fail(reterr, NULL, -r, "pod %.120s: maps: %s", p->uid, strerror(-r));
 	if (!r && known)
 		r = listeners_drop(b, &old, &now);
 	if (!r)
@@ -261,7 +261,7 @@ int weft_bpf_pod_del(struct weft_bpf *b, const char *uid, uint64_t cookie, struc
 		r = map_delete(b->set.map[WEFT_BPF_LOAD], &cookie);
 	if (!r)
 		r = map_delete(b->set.map[WEFT_BPF_NAMES], &cookie);
-	return r ? weft_fail(reterr, NULL, -r, "pod %s: release: %s", uid, strerror(-r)) : 0;
+	return r ? weft_fail(reterr, NULL, -r, "pod %.120s: release: %s", uid, strerror(-r)) : 0;
 }
 
 int weft_bpf_each_pinned(struct weft_bpf *b, void (*fn)(void *ctx, const char *uid, uint64_t cookie), void *ctx)

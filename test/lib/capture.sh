@@ -68,10 +68,10 @@ cap_mesh_pod() { # NAME N: with listeners, enrolled
 	cap_enrol "$1"
 }
 
-cap_app() { # NAME AT [ARGS before "app"...]: an app that listens
+cap_app() { # NAME AT [BACKLOG] [OPTION]: an app that listens
 	local n=$1 at=$2
-	shift 2
-	mesh_spawn "app-$n-$at" "$n" "$MESH_W/log/app-$n-$at" "$DIAL" "$@" app "$at"
+	: >"$MESH_W/log/app-$n-$at"
+	mesh_spawn "app-$n-$at" "$n" "$MESH_W/log/app-$n-$at" "$DIAL" ${4:+"$4"} app "$at" "${3:-1024}"
 	mesh_wait 5 "app $n $at" grep -q ready "$MESH_W/log/app-$n-$at" || mesh_die "$(cat "$MESH_W/log/app-$n-$at")"
 }
 

@@ -2,12 +2,12 @@
 #include "proxy/core/addr.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +25,7 @@ enum { WAIT_MS = 5000, LINE = 192, EVENTS = 256 };
 struct how {
 	const char *bind, *dev, *first;
 	unsigned mark, repeat, window;
-	bool six, only6, mptcp, tfo, transparent, rst, hold, quiet;
+	bool six, only6, mptcp, tfo, transparent, rst, hold, quiet, patient;
 };
 
 static void die(const char *what)
@@ -181,6 +181,15 @@ static unsigned long long now_ns(void)
 	return (unsigned long long)t.tv_sec * 1000000000ull + (unsigned long long)t.tv_nsec;
 }
 
+static void many_fds(void)
+{
+	struct rlimit r;
+
+	getrlimit(RLIMIT_NOFILE, &r);
+	r.rlim_cur = r.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &r);
+}
+
 static void begin(const struct how *h, struct storm *s, int ep, const struct weft_sockaddr *to)
 {
 	int family = family_of(h, to), fd;
@@ -188,9 +197,8 @@ static void begin(const struct how *h, struct storm *s, int ep, const struct wef
 	unsigned long long t;
 	int r;
 
-	fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		die("socket");
+	fd = made(h, family);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
 	s->begun++;
 	t = now_ns();
 	r = dialled(fd, to, family, false);
@@ -232,12 +240,11 @@ static int cmd_storm(const struct how *h, int n, char **v)
 {
 	struct weft_sockaddr to = where(v[0]);
 	struct storm s = {.want = h->repeat};
-	struct rlimit many = {200000, 200000};
 	struct epoll_event ev[EVENTS];
 	unsigned long long t0 = now_ns();
 	int ep = epoll_create1(EPOLL_CLOEXEC);
 
-	setrlimit(RLIMIT_NOFILE, &many);
+	many_fds();
 	s.held = calloc(s.want + 1, sizeof(int));
 	snprintf(s.expect, sizeof(s.expect), "%s", n > 1 ? v[1] : "out ");
 	while (s.begun < s.want || s.open) {
@@ -245,7 +252,7 @@ static int cmd_storm(const struct how *h, int n, char **v)
 
 		while (s.begun < s.want && s.open < h->window)
 			begin(h, &s, ep, &to);
-		k = epoll_wait(ep, ev, EVENTS, WAIT_MS);
+		k = epoll_wait(ep, ev, EVENTS, h->patient ? -1 : WAIT_MS);
 		if (k <= 0)
 			break;
 		for (int i = 0; i < k; i++)
@@ -274,38 +281,52 @@ static int cmd_storm(const struct how *h, int n, char **v)
 
 /* ---- an app that listens: "app LOCAL PEER", then until the peer ends */
 
+static void app_take(int ep, int fd)
+{
+	char line[LINE], a[80], b[80];
+	int c = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), len;
+	struct epoll_event ev = {.events = EPOLLIN, .data.fd = c};
+
+	if (c < 0)
+		return;
+	len = snprintf(line, sizeof(line), "app %s %s\n", name_of(c, getsockname, a, sizeof(a)),
+		       name_of(c, getpeername, b, sizeof(b)));
+	if (send(c, line, (size_t)len, MSG_NOSIGNAL) != len || epoll_ctl(ep, EPOLL_CTL_ADD, c, &ev))
+		close(c);
+}
+
 static int cmd_app(const struct how *h, int n, char **v)
 {
 	struct weft_sockaddr at = where(v[0]);
+	struct epoll_event ev[EVENTS], first = {.events = EPOLLIN};
 	struct sockaddr_storage ss;
-	int family = family_of(h, &at), fd, one = 1;
+	int family = family_of(h, &at), fd, one = 1, ep = epoll_create1(EPOLL_CLOEXEC);
 
-	signal(SIGCHLD, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-	fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	many_fds();
+	fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(fd, (void *)&ss, weft_sockaddr_to_kernel(&at, family, &ss)) || listen(fd, n > 1 ? atoi(v[1]) : 1024))
 		die("listen");
 	printf("ready\n");
-	fflush(stdout);
 	if (h->hold)
 		pause();
+	first.data.fd = fd;
+	epoll_ctl(ep, EPOLL_CTL_ADD, fd, &first);
 	for (;;) {
-		char line[LINE], a[80], b[80];
-		int c = accept4(fd, NULL, NULL, SOCK_CLOEXEC), len;
+		int k = epoll_wait(ep, ev, EVENTS, -1);
 
-		if (c < 0)
-			continue;
-		len = snprintf(line, sizeof(line), "app %s %s\n", name_of(c, getsockname, a, sizeof(a)),
-			       name_of(c, getpeername, b, sizeof(b)));
-		if (send(c, line, (size_t)len, MSG_NOSIGNAL) == len) {
-			struct timeval tv = {5, 0};
+		for (int i = 0; i < k; i++) {
+			char buf[4096];
+			ssize_t r;
 
-			setsockopt(c, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-			while (recv(c, line, sizeof(line), 0) > 0)
-				;
+			if (ev[i].data.fd == fd) {
+				app_take(ep, fd);
+				continue;
+			}
+			r = recv(ev[i].data.fd, buf, sizeof(buf), MSG_DONTWAIT);
+			if (!r || (r < 0 && errno != EAGAIN))
+				close(ev[i].data.fd);
 		}
-		close(c);
 	}
 	return 0;
 }
@@ -315,7 +336,8 @@ int main(int argc, char **argv)
 	struct how h = {.repeat = 1, .window = 64};
 	int o;
 
-	while ((o = getopt(argc, argv, "b:d:m:u:n:w:6otfxrhq")) != -1)
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	while ((o = getopt(argc, argv, "b:d:m:u:n:w:6otfxrhqp")) != -1)
 		switch (o) {
 		case 'b': h.bind = optarg; break;
 		case 'd': h.dev = optarg; break;
@@ -330,6 +352,7 @@ int main(int argc, char **argv)
 		case 'x': h.transparent = true; break;
 		case 'r': h.rst = true; break;
 		case 'h': h.hold = true; break;
+		case 'p': h.patient = true; break;
 		case 'q': h.quiet = true; break;
 		default: return 2;
 		}
@@ -341,7 +364,7 @@ int main(int argc, char **argv)
 		return cmd_storm(&h, argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[0], "app"))
 		return cmd_app(&h, argc - 1, argv + 1);
-	fprintf(stderr, "capture_dial [-b ADDR[:PORT]] [-d DEV] [-m MARK] [-u FIRST] [-6otfxrhq] [-n N] [-w WINDOW] "
+	fprintf(stderr, "capture_dial [-b ADDR[:PORT]] [-d DEV] [-m MARK] [-u FIRST] [-6otfxrhqp] [-n N] [-w WINDOW] "
 			"dial TO | storm TO [EXPECT] | app AT [BACKLOG]\n");
 	return 2;
 }

@@ -4,7 +4,7 @@
 cap_up
 cap_mesh_pod a 2
 cap_mesh_pod b 3
-cap_app a '[::]:8080' -6
+cap_app a '[::]:8080'
 A=10.92.0.2 A6=fd92::2
 
 dial out $A:8080

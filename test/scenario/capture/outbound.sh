@@ -4,7 +4,7 @@
 cap_up
 cap_mesh_pod a 2
 cap_pod plain 3
-cap_app a '[::]:8080' -6
+cap_app a '[::]:8080'
 cap_app out '0.0.0.0:8080'
 A=10.92.0.2 A6=fd92::2 X=198.51.100.7 X6=2001:db8::7
 
