@@ -440,6 +440,92 @@ static void test_link_lost_forgets_wants(void **state)
 	assert_int_equal(n_wants, 2);
 }
 
+struct todo {
+	struct weft_npod *p;
+	enum weft_sock_kind k;
+	unsigned count;
+};
+static atomic_int taken, failed;
+
+static void on_answer(struct weft_worker *w, void *arg)
+{
+	struct todo *t = arg;
+	int fds[WEFT_WANT_MAX];
+
+	for (unsigned j = 0; j < t->count; j++)
+		fds[j] = tcp();
+	weft_reserve_got(node->reserve, t->p, t->k, fds, t->count, false);
+	free(t);
+}
+
+static int want_later(void *owner, const struct weft_npod *p, enum weft_sock_kind k, unsigned count)
+{
+	struct todo *t = weft_xcalloc(1, sizeof(*t));
+
+	*t = (struct todo){(struct weft_npod *)p, k, count};
+	weft_worker_post(node->main, on_answer, t);
+	return 0;
+}
+
+static void count_fd(struct weft_wstate *ws, int fd)
+{
+	if (fd < 0)
+		atomic_fetch_add(&failed, 1);
+	else if (weft_rand64() & 1)
+		close(fd);
+	else
+		weft_stock_give(ws, pod, WEFT_SOCK_IN4, fd); /* never connected: used again */
+	atomic_fetch_add(&taken, 1);
+}
+
+static void got_on_worker(void *arg, int fd)
+{
+	count_fd(arg, fd);
+}
+
+static void take_some(struct weft_worker *w, void *arg)
+{
+	for (int i = 0; i < 5; i++) {
+		struct weft_sock_wait *wait;
+		int fd = weft_stock_take(w->owner, pod, WEFT_SOCK_IN4, got_on_worker, w->owner,
+					 &wait);
+
+		if (fd != -EAGAIN)
+			count_fd(w->owner, fd);
+	}
+	if (arg)
+		weft_worker_post(w, take_some, (char *)arg - 1);
+}
+
+/* The interesting one is the run under the thread sanitizer. */
+static void test_threads(void **state)
+{
+	struct weft_reserve_conf conf = {.min = 4, .max = 64, .total = 1000, .want = want_later};
+	struct weft_err err = {0};
+
+	weft_reserve_free(node->reserve);
+	node->reserve = weft_reserve_new(node, &conf);
+	node->conf.connect_ms = 5000;
+	atomic_store(&node->broker_up, true);
+	weft_reserve_link(node->reserve, true);
+	weft_reserve_pod_add(node->reserve, pod);
+	assert_int_equal(weft_node_start(node, &err), 0);
+	for (unsigned i = 0; i < node->n_ws; i++)
+		weft_worker_post(node->ws[i].w, take_some, (char *)NULL + 199);
+	for (int i = 0; i < 10000 && atomic_load(&taken) < 2000; i++) {
+		event_base_loop(node->main->base, EVLOOP_NONBLOCK);
+		/* the agent comes and goes */
+		if (i % 100 == 50 || i % 100 == 60) {
+			atomic_store(&node->broker_up, i % 100 == 60);
+			weft_reserve_link(node->reserve, i % 100 == 60);
+		}
+		usleep(100);
+	}
+	weft_node_stop(node);
+	assert_int_equal(atomic_load(&taken), 2000);
+	assert_int_equal(atomic_load(&failed), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -457,6 +543,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_absent_agent_steady_load, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_follows_rate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_link_lost_forgets_wants, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
