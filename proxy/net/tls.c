@@ -323,7 +323,7 @@ static ssize_t fill(struct weft_tls *t, size_t max)
 	t->in = scratch->in;
 	t->in_n = had + (size_t)(n > 0 ? n : 0);
 	t->in_eof = n == 0;
-	return n;
+	return n < 0 ? -EAGAIN : n;
 }
 
 static void keep_rest(struct weft_tls *t)
@@ -379,7 +379,7 @@ int weft_tls_handshake(struct weft_tls *t)
 			set_detail(t, strerror(-r));
 			return r;
 		}
-		n = fill(t, HANDSHAKE_READ);
+		n = fill(t, HANDSHAKE_READ); /* what was carried is all with the SSL by now */
 		if (n == -EAGAIN)
 			return 0;
 		if (n < 0) {
