@@ -1,3 +1,4 @@
+/* also built: tsan */
 #include "fake_bytes.h"
 #include "fake_cert.h"
 #include "fake_xds.h"

@@ -1,3 +1,4 @@
+/* also built: tsan */
 #include "fake_bytes.h"
 
 #include <arpa/inet.h>
