@@ -190,7 +190,7 @@ bool weft_ip_is_loopback(const struct weft_ip *a)
 {
 	static const uint8_t one[16] = {[15] = 1};
 
-	return a->family == 4 ? a->b[0] == 127 : a->family == 6 && !memcmp(a->b, one, 16);
+	return a->family == 4 ? a->b[0] == 127 : a->family == 6 && memcmp(a->b, one, 16) == 0;
 }
 
 bool weft_ip_is_any(const struct weft_ip *a)
@@ -209,7 +209,7 @@ bool weft_cidr_has(const struct weft_cidr *c, const struct weft_ip *ip)
 {
 	unsigned bytes = c->len / 8, bits = c->len % 8;
 
-	if (!c->ip.family || c->ip.family != ip->family || memcmp(c->ip.b, ip->b, bytes))
+	if (!c->ip.family || c->ip.family != ip->family || memcmp(c->ip.b, ip->b, bytes) != 0)
 		return false;
 	return !bits || !((c->ip.b[bytes] ^ ip->b[bytes]) & (uint8_t)(0xff00u >> bits));
 }

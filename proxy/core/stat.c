@@ -64,11 +64,10 @@ struct weft_stat_family *weft_stat_family_new(const char *name, const char *help
 	f->help = help;
 	f->kind = kind;
 	pthread_mutex_init(&f->lock, NULL);
-	while (label_names && label_names[f->labels])
-		f->labels++;
-	assert(f->labels <= LABELS_MAX);
-	for (size_t i = 0; i < f->labels; i++)
-		f->label_names[i] = label_names[i];
+	for (; label_names && label_names[f->labels]; f->labels++) {
+		assert(f->labels < LABELS_MAX);
+		f->label_names[f->labels] = label_names[f->labels];
+	}
 	pthread_mutex_lock(&families_lock);
 	while (!hash_seed)
 		hash_seed = weft_rand64();
@@ -174,7 +173,7 @@ static void family_expire(struct weft_stat_family *f, uint64_t now, uint64_t idl
 			s->value_seen = v;
 			s->changed_ns = now;
 		} else if (now - s->changed_ns >= idle_ns) {
-			HASH_DEL(f->series, s);
+			HASH_DEL(f->series, s); /* NOLINT(clang-analyzer-*): next was read before */
 			free(s);
 		}
 	}

@@ -21,7 +21,7 @@ enum {
 	CONNS_MAX = 256, /* beyond it, clients wait in the backlog */
 	ACCEPTS = 16,	 /* a turn of the loop */
 	REQUEST_MS = 10000,
-	PAUSE_MS = 100, /* after accept found no descriptor or memory */
+	PAUSE_US = 100000, /* after accept found no descriptor or memory */
 };
 
 struct client {
@@ -193,7 +193,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
 static void client_new(struct weft_http_admin *a, int fd)
 {
-	const struct timeval tv = {REQUEST_MS / 1000, REQUEST_MS % 1000 * 1000};
+	const struct timeval tv = {.tv_sec = REQUEST_MS / 1000};
 	struct client *c = weft_xcalloc(1, sizeof(*c));
 
 	c->admin = a;
@@ -207,7 +207,7 @@ static void client_new(struct weft_http_admin *a, int fd)
 
 static void on_accept(evutil_socket_t fd, short what, void *arg)
 {
-	const struct timeval pause = {0, PAUSE_MS * 1000};
+	const struct timeval pause = {.tv_usec = PAUSE_US};
 	struct weft_http_admin *a = arg;
 
 	for (int i = 0; i < ACCEPTS && a->conns < CONNS_MAX; i++) {
@@ -262,6 +262,7 @@ void weft_http_admin_free(struct weft_http_admin *a)
 	if (!a)
 		return;
 	while ((c = TAILQ_FIRST(&a->clients)))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): it takes itself off the list */
 		client_free(c);
 	event_free(a->ev_accept);
 	event_free(a->ev_pause);
