@@ -146,17 +146,17 @@ static void field_num(struct line *l, const char *k, uint64_t v)
 
 static void line_start(struct line *l, const struct weft_access_rec *r)
 {
-	static const char *const upper[] = {"info", "warn", "error"};
+	static const char *const levels[] = {"info", "warn", "error", "debug"};
 
 	if (l->json) {
-		putf(&l->o, "{\"level\":\"%s\",\"time\":\"", upper[r->level]);
+		putf(&l->o, "{\"level\":\"%s\",\"time\":\"", levels[r->level]);
 		put_time(&l->o, r->time_us);
 		put(&l->o, "\",\"scope\":\"access\",\"message\":");
 		put_quoted(&l->o, r->message);
 		return;
 	}
 	put_time(&l->o, r->time_us);
-	putf(&l->o, "\t%s\taccess\t%s", upper[r->level], r->message);
+	putf(&l->o, "\t%s\taccess\t%s", levels[r->level], r->message);
 }
 
 size_t weft_access_format(enum weft_log_format f, const struct weft_access_rec *r, char *dst)
@@ -179,12 +179,14 @@ size_t weft_access_format(enum weft_log_format f, const struct weft_access_rec *
 	field_text(&l, "dst.identity", r->dst.identity);
 	field_text(&l, "dst.cluster", r->dst.cluster);
 	field_text(&l, "direction", r->inbound ? "inbound" : "outbound");
-	field_num(&l, "bytes_sent", r->sent);
-	field_num(&l, "bytes_recv", r->received);
-	snprintf(ms, sizeof(ms), "%llums", (unsigned long long)r->duration_ms);
-	field_text(&l, "duration", ms);
-	field_text(&l, "reason", r->reason);
-	field_text(&l, "error", r->error);
+	if (r->reason) {
+		field_num(&l, "bytes_sent", r->sent);
+		field_num(&l, "bytes_recv", r->received);
+		snprintf(ms, sizeof(ms), "%llums", (unsigned long long)r->duration_ms);
+		field_text(&l, "duration", ms);
+		field_text(&l, "reason", r->reason);
+		field_text(&l, "error", r->error);
+	}
 	field_text(&l, "trace_id", r->trace_id);
 	l.o.cap = WEFT_ACCESS_LINE_MAX;
 	put(&l.o, l.json ? "}\n" : "\n");

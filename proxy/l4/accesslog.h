@@ -27,15 +27,16 @@ struct weft_access_side {
 	const char *workload, *ns, *identity, *cluster; /* NULL or "": left out */
 };
 struct weft_access_rec {
-	enum { WEFT_ACCESS_INFO, WEFT_ACCESS_WARN, WEFT_ACCESS_ERROR } level;
+	enum { WEFT_ACCESS_INFO, WEFT_ACCESS_WARN, WEFT_ACCESS_ERROR, WEFT_ACCESS_DEBUG } level;
 	const char *message;
 	struct weft_access_side src, dst;
 	const struct weft_sockaddr *hbone; /* NULL: none */
 	const char *service, *trace_id;
 	bool inbound;
 	uint64_t sent, received, duration_ms;
-	const char *reason, *error; /* error NULL: it ended in order */
-	int64_t time_us;	    /* unix */
+	const char *reason,
+		*error;	 /* reason NULL: not ended yet, no counts. error NULL: it ended in order */
+	int64_t time_us; /* unix */
 };
 /* One line with its newline, at most WEFT_ACCESS_LINE_MAX bytes; returns its length. Control bytes
  * are escaped. Pure. */

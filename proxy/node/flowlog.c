@@ -1,6 +1,7 @@
 /* Users' connections as metrics and access log lines. Series are looked up in a worker's own cache:
  * the registry's lock is taken once for a new kind of flow, not for a connection. */
 #include "proxy/core/arena.h"
+#include "proxy/core/log.h"
 #include "proxy/node/node_priv.h"
 
 #include <event2/event.h>
@@ -430,6 +431,8 @@ void weft_flow_open(struct weft_flow *f)
 	f->series = s = series_get(fl, f);
 	weft_stat_add(stat_of(&s->opened, fam.opened, s, "-"), 1);
 	weft_stat_add(fl->open[f->inbound], 1);
+	if (fl->log && weft_log_on(WEFT_LOG_DEBUG))
+		log_opened(f);
 }
 
 /* The log counts as the local workload sees it; metrics count requests as received, responses as
@@ -462,21 +465,55 @@ static void side(struct weft_access_side *a, const struct weft_sockaddr *addr,
 	a->cluster = w->cluster;
 }
 
-static void log_line(struct weft_flow *f, enum weft_reason r, const char *detail)
+/* Who speaks with whom, and when. */
+static void rec_ends(struct weft_access_rec *rec, const struct weft_flow *f)
 {
-	const struct weft_workload *local = f->inbound ? f->dst_w : f->src_w;
-	char error[256];
 	struct timespec ts;
-	struct weft_access_rec rec = {.inbound = f->inbound,
-				      .sent = f->sent,
-				      .received = f->received,
-				      .reason = weft_reason_code(r),
-				      .trace_id = f->trace_id};
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	rec.time_us = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-	rec.duration_ms = (weft_now_ns() - f->t0_ns) / 1000000;
-	rec.message = "connection complete";
+	rec->time_us = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+	rec->inbound = f->inbound;
+	rec->trace_id = f->trace_id;
+	side(&rec->src, &f->src, f->src_w, f->mtls ? f->src_id : NULL);
+	side(&rec->dst, &f->dst, f->dst_w,
+	     !f->mtls	    ? NULL
+	     : f->dst_id[0] ? f->dst_id
+	     : f->dst_w	    ? f->dst_w->identity
+			    : NULL);
+	if (!f->src_w) {
+		rec->src.workload = f->src_labels_workload;
+		rec->src.ns = f->src_labels_ns;
+		rec->src.cluster = f->src_labels_cluster;
+	}
+	if (f->hbone.ip.family)
+		rec->hbone = &f->hbone;
+	rec->service = f->dst_s ? f->dst_s->hostname : f->dst_host;
+}
+
+static void rec_write(const struct weft_flow *f, const struct weft_access_rec *rec)
+{
+	const struct weft_workload *local = f->inbound ? f->dst_w : f->src_w;
+
+	weft_access_log_write(flows_of(f)->log, local ? local->uid : "", rec);
+}
+
+static void log_opened(const struct weft_flow *f)
+{
+	struct weft_access_rec rec = {.level = WEFT_ACCESS_DEBUG, .message = "connection opened"};
+
+	rec_ends(&rec, f);
+	rec_write(f, &rec);
+}
+
+static void log_ended(const struct weft_flow *f, enum weft_reason r, const char *detail)
+{
+	struct weft_access_rec rec = {.message = "connection complete",
+				      .sent = f->sent,
+				      .received = f->received,
+				      .duration_ms = (weft_now_ns() - f->t0_ns) / 1000000,
+				      .reason = weft_reason_code(r)};
+	char error[256];
+
 	if (r != WEFT_REASON_OK) {
 		rec.level = WEFT_ACCESS_ERROR;
 		snprintf(error, sizeof(error), "%s%s%s", weft_reason_text(r),
@@ -488,21 +525,8 @@ static void log_line(struct weft_flow *f, enum weft_reason r, const char *detail
 			rec.message = "connection failed";
 		}
 	}
-	side(&rec.src, &f->src, f->src_w, f->mtls ? f->src_id : NULL);
-	side(&rec.dst, &f->dst, f->dst_w,
-	     !f->mtls	    ? NULL
-	     : f->dst_id[0] ? f->dst_id
-	     : f->dst_w	    ? f->dst_w->identity
-			    : NULL);
-	if (!f->src_w) {
-		rec.src.workload = f->src_labels_workload;
-		rec.src.ns = f->src_labels_ns;
-		rec.src.cluster = f->src_labels_cluster;
-	}
-	if (f->hbone.ip.family)
-		rec.hbone = &f->hbone;
-	rec.service = f->dst_s ? f->dst_s->hostname : f->dst_host;
-	weft_access_log_write(flows_of(f)->log, local ? local->uid : "", &rec);
+	rec_ends(&rec, f);
+	rec_write(f, &rec);
 }
 
 static void count_end(struct weft_flow *f, enum weft_reason r)
@@ -532,7 +556,7 @@ static void count_end(struct weft_flow *f, enum weft_reason r)
 void weft_flow_close(struct weft_flow *f, enum weft_reason r, const char *detail)
 {
 	if (flows_of(f)->log)
-		log_line(f, r, detail);
+		log_ended(f, r, detail);
 	count_end(f, r);
 	weft_workload_unref(f->src_w);
 	weft_workload_unref(f->dst_w);

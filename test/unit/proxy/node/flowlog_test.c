@@ -1,4 +1,5 @@
 #include "fake_bytes.h"
+#include "proxy/core/log.h"
 #include "proxy/node/metrics.h"
 #include "xds/proto/workload.pb-c.h"
 
@@ -195,6 +196,21 @@ static void test_log_line(void **state)
 			       "policy now denies it: shop/deny rule 0\"\n"));
 }
 
+static void test_opened_in_debug(void **state)
+{
+	struct weft_flow f;
+	char *l;
+
+	weft_log_setup("t", WEFT_LOG_DEBUG, false);
+	flow_make(&f, true);
+	weft_flow_open(&f);
+	l = last_line();
+	assert_non_null(strstr(l, "\tdebug\taccess\tconnection opened\tsrc.addr="));
+	assert_non_null(strstr(l, "direction=\"inbound\"\n"));
+	weft_log_setup("t", WEFT_LOG_INFO, false);
+	weft_flow_close(&f, WEFT_REASON_OK, NULL);
+}
+
 static void test_failed(void **state)
 {
 	struct weft_flow f;
@@ -327,13 +343,10 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_both_directions),
-		cmocka_unit_test(test_log_line),
-		cmocka_unit_test(test_failed),
-		cmocka_unit_test(test_baggage),
-		cmocka_unit_test(test_no_locality_no_label),
-		cmocka_unit_test(test_promtool),
-		cmocka_unit_test(test_many_kinds),
+		cmocka_unit_test(test_both_directions), cmocka_unit_test(test_log_line),
+		cmocka_unit_test(test_opened_in_debug), cmocka_unit_test(test_failed),
+		cmocka_unit_test(test_baggage),		cmocka_unit_test(test_no_locality_no_label),
+		cmocka_unit_test(test_promtool),	cmocka_unit_test(test_many_kinds),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
