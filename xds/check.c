@@ -136,11 +136,10 @@ static const ProtobufCMessageDescriptor *pick(void *ctx, const char *api_version
 	const struct weft_kind *near = NULL;
 
 	if (!*api_version || !*kind) {
-		weft_fail(e, NULL, EINVAL,
-			  "a document must have apiVersion and kind, %s is missing",
-			  *api_version ? "kind"
-			  : *kind      ? "apiVersion"
-				       : "each");
+		weft_fail(e, NULL, EINVAL, "a document must have apiVersion and kind, %s missing",
+			  *api_version ? "kind is"
+			  : *kind      ? "apiVersion is"
+				       : "both are");
 		return NULL;
 	}
 	for (int i = 0; i < WEFT_KIND_COUNT; i++) {

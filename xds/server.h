@@ -1,6 +1,8 @@
-/* Delta ADS server over gRPC on HTTP/2 on a unix socket. One thread (the main one). ambient-contract §2.4. */
+/* Delta ADS server over gRPC on HTTP/2 on a unix socket. One thread (the main one).
+ * ambient-contract §2.4. */
 #pragma once
 #include "proxy/core/err.h"
+#include "xds/link.h"
 #include "xds/type.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,19 +13,33 @@ struct event_base;
 struct weft_xds_server;
 
 struct weft_xds_server_conf {
-	/* Decides on a new client by its unix credentials; NULL: only the server's own uid and root. */
+	/* Decides on a new client by its unix credentials; NULL: only the server's own uid and
+	 * root. */
 	bool (*allow)(void *owner, pid_t pid, uid_t uid);
 	/* Told of every NACK and its text (log, counters). May be NULL. */
-	void (*nacked)(void *owner, const char *node, const struct weft_xds_type *t, const char *text);
+	void (*nacked)(void *owner, const char *node, const struct weft_xds_type *t,
+		       const char *text);
 	void *owner;
+	unsigned ack_ms; /* a response must be acked in this time, or the stream ends; 0: 60,000 */
+	struct weft_xds_times times; /* 0: the defaults */
 };
-struct weft_xds_server *weft_xds_server_new(struct event_base *base, const struct weft_xds_server_conf *conf);
+enum { /* limits towards clients */
+       WEFT_XDS_CLIENTS_MAX = 256,
+       WEFT_XDS_STREAMS_MAX = 8,	  /* a client */
+       WEFT_XDS_REQUEST_MAX = 4 << 20,	  /* bytes */
+       WEFT_XDS_RESPONSE_BYTES = 4 << 20, /* about; a larger state comes in several responses */
+       WEFT_XDS_NAMES_MAX = 200000,	  /* subscribed by name, a type and stream */
+       WEFT_XDS_TEXT_MAX = 4096,	  /* of a NACK */
+};
+struct weft_xds_server *weft_xds_server_new(struct event_base *base,
+					    const struct weft_xds_server_conf *conf);
 /* Takes fd: a listening stream socket. */
 int weft_xds_server_listen(struct weft_xds_server *s, int fd, struct weft_err *reterr);
 void weft_xds_server_free(struct weft_xds_server *s);
 
-/* Sets (m copied as bytes) or removes (m NULL) a resource. aliases: NULL-terminated or NULL. Changes are pushed together
- * at the end of the current loop turn; an unchanged message changes no version (the version is a hash of its bytes). */
+/* Sets (m copied as bytes) or removes (m NULL) a resource. aliases: NULL-terminated or NULL.
+ * Changes are pushed together at the end of the current loop turn; an unchanged message changes no
+ * version (the version is a hash of its bytes). */
 void weft_xds_publish(struct weft_xds_server *s, const struct weft_xds_type *t, const char *name,
 		      const ProtobufCMessage *m, const char *const *aliases);
 /* Between begin and end nothing is pushed: one atomic update over all types. */

@@ -16,12 +16,12 @@ struct span {
 	const uint8_t *p, *end;
 };
 
-/* Bytes read, or 0: cut off, or longer than the ten bytes that 64 bits need. */
-static size_t varint(const struct span *s, uint64_t *ret)
+/* Bytes read, or 0: cut off, or longer than max bytes. */
+static size_t varint(const struct span *s, size_t max, uint64_t *ret)
 {
 	uint64_t v = 0;
 
-	for (size_t i = 0; i < 10 && s->p + i < s->end; i++) {
+	for (size_t i = 0; i < max && s->p + i < s->end; i++) {
 		v |= (uint64_t)(s->p[i] & 0x7f) << (7 * i);
 		if (!(s->p[i] & 0x80)) {
 			*ret = v;
@@ -31,14 +31,19 @@ static size_t varint(const struct span *s, uint64_t *ret)
 	return 0;
 }
 
-static int take_varint(struct walk *w, const struct weft_path *at, struct span *s, uint64_t *ret)
-{
-	size_t n = varint(s, ret);
+/* Values have up to ten bytes; of tags and lengths protobuf-c reads five, which is what 32 bits
+ * need. */
+enum { VALUE_BYTES = 10, SHORT_BYTES = 5 };
 
+static int take_varint(struct walk *w, const struct weft_path *at, struct span *s, size_t max,
+		       uint64_t *ret)
+{
+	size_t n = varint(s, max, ret);
+
+	if (n == 0 && (size_t)(s->end - s->p) < max)
+		return weft_fail(w->err, at, EINVAL, "the bytes end inside a varint");
 	if (n == 0)
-		return weft_fail(w->err, at, EINVAL,
-				 s->end - s->p >= 10 ? "a varint is longer than 10 bytes"
-						     : "the bytes end inside a varint");
+		return weft_fail(w->err, at, EINVAL, "a varint is longer than %zu bytes", max);
 	s->p += n;
 	return 0;
 }
@@ -157,7 +162,7 @@ static int check_packed(struct walk *w, const struct weft_path *at,
 		return 0;
 	}
 	while (s.p < s.end) {
-		r = take_varint(w, at, &s, &v);
+		r = take_varint(w, at, &s, VALUE_BYTES, &v);
 		if (r == 0 && f->type == PROTOBUF_C_TYPE_ENUM)
 			r = check_enum(w, at, f->descriptor, v);
 		if (r < 0)
@@ -177,7 +182,7 @@ static int check_field(struct walk *w, const struct weft_path *at, int depth,
 		return weft_fail(w->err, at, EINVAL, "wire type must be %d, is %d", want, wire);
 	if (wire == WIRE_32 || wire == WIRE_64)
 		return take(w, at, s, wire == WIRE_32 ? 4 : 8, &in);
-	r = take_varint(w, at, s, &v);
+	r = take_varint(w, at, s, wire == WIRE_VARINT ? VALUE_BYTES : SHORT_BYTES, &v);
 	if (r < 0)
 		return r;
 	if (wire == WIRE_VARINT)
@@ -210,7 +215,7 @@ static int skip_unknown(struct walk *w, const struct weft_path *up, uint64_t num
 		return weft_fail(w->err, &at, EINVAL, "unknown field");
 	if (wire == WIRE_32 || wire == WIRE_64)
 		return take(w, &at, s, wire == WIRE_32 ? 4 : 8, &in);
-	r = take_varint(w, &at, s, &v);
+	r = take_varint(w, &at, s, wire == WIRE_VARINT ? VALUE_BYTES : SHORT_BYTES, &v);
 	if (r < 0 || wire == WIRE_VARINT)
 		return r;
 	r = take(w, &at, s, v, &in);
@@ -261,7 +266,7 @@ static int take_tag(struct walk *w, const struct weft_path *up, struct span *s,
 		    uint64_t *ret_number, int *ret_wire)
 {
 	uint64_t tag;
-	int r = take_varint(w, up, s, &tag);
+	int r = take_varint(w, up, s, SHORT_BYTES, &tag);
 
 	if (r < 0)
 		return r;

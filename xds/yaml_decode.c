@@ -1,49 +1,12 @@
-#include "xds/proto/wellknown.pb-c.h"
-#include "xds/yaml_priv.h"
-#include <errno.h>
-#include <float.h>
-#include <math.h>
-#include <stdio.h>
+#include "xds/yaml_dec.h"
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
-struct dec {
-	const struct yaml_target *t;
-	const struct yev *ev;
-	struct weft_marks *marks;
-	int aliases, depth;
-};
-enum { SHOW_MAX = 96, SEEN_MAX = 128, NAMES_MAX = 64 };
+enum { SEEN_MAX = 128, NAMES_MAX = 64 };
 
 static struct weft_mark mark_of(const struct yev *e)
 {
 	return (struct weft_mark){e->line, e->col};
-}
-
-static bool fail(struct dec *d, const struct weft_path *at, const struct yev *e, const char *fmt,
-		 ...) __attribute__((format(printf, 4, 5)));
-/* Adds an error; always false, so that callers return it. */
-static bool fail(struct dec *d, const struct weft_path *at, const struct yev *e, const char *fmt,
-		 ...)
-{
-	struct weft_err *err = weft_errs_next(d->t->errs);
-	va_list ap;
-
-	(*d->t->n_errors)++;
-	va_start(ap, fmt);
-	weft_vfail(err, at, EINVAL, fmt, ap);
-	va_end(ap);
-	if (err)
-		yaml_err_place(err, d->t->file, e->line, e->col);
-	return false;
-}
-
-static bool wrong(struct dec *d, const struct weft_path *at, const struct yev *e, const char *want)
-{
-	char is[SHOW_MAX];
-
-	return fail(d, at, e, "must be %s, is %s", want, yaml_scalar_show(e, is, sizeof(is)));
 }
 
 /* The node itself, or what an alias stands for; NULL after too many of them. */
@@ -56,7 +19,7 @@ static const struct yev *node(struct dec *d, const struct weft_path *at, uint32_
 	if (d->aliases++ < WEFT_YAML_ALIAS_MAX)
 		return &d->ev[e->target];
 	if (d->aliases == WEFT_YAML_ALIAS_MAX + 1) /* one message is enough */
-		fail(d, at, e, "a document may use aliases %d times", WEFT_YAML_ALIAS_MAX);
+		yaml_fail(d, at, e, "a document may use aliases %d times", WEFT_YAML_ALIAS_MAX);
 	return NULL;
 }
 
@@ -76,128 +39,12 @@ static ProtobufCMessage *message_new(struct dec *d, const ProtobufCMessageDescri
 static ProtobufCMessage *decode_message(struct dec *d, const struct weft_path *at, uint32_t i,
 					const ProtobufCMessageDescriptor *desc);
 
-static bool decode_int(struct dec *d, const struct weft_path *at, const struct yev *e,
-		       ProtobufCType type, void *dst)
-{
-	bool wide = yaml_sizeof(type) == 8, negative;
-	bool is_unsigned = type == PROTOBUF_C_TYPE_UINT32 || type == PROTOBUF_C_TYPE_FIXED32 ||
-			   type == PROTOBUF_C_TYPE_UINT64 || type == PROTOBUF_C_TYPE_FIXED64;
-	uint64_t max =
-		is_unsigned ? (wide ? UINT64_MAX : UINT32_MAX) : (wide ? INT64_MAX : INT32_MAX);
-	uint64_t v;
-	int r = yaml_scalar_u64(e->v, &negative, &v);
-
-	if (r == -EINVAL)
-		return wrong(d, at, e, "a whole number");
-	if (r < 0 || v > max + (negative && !is_unsigned) || (negative && is_unsigned && v))
-		return fail(d, at, e, "must be %s%llu..%llu, is %.40s", is_unsigned ? "" : "-",
-			    is_unsigned ? 0ULL : (unsigned long long)max + 1,
-			    (unsigned long long)max, e->v);
-	v = negative ? 0 - v : v;
-	if (wide)
-		memcpy(dst, &v, 8);
-	else
-		memcpy(dst, &(uint32_t){(uint32_t)v}, 4);
-	return true;
-}
-
-static bool decode_float(struct dec *d, const struct weft_path *at, const struct yev *e,
-			 ProtobufCType type, void *dst)
-{
-	enum yaml_sort sort = yaml_scalar_sort(e);
-	double v;
-	char *end;
-
-	if (sort == YAML_STRING && !strcmp(e->v, "NaN"))
-		v = NAN;
-	else if (sort == YAML_STRING && (!strcmp(e->v, "Infinity") || !strcmp(e->v, "-Infinity")))
-		v = e->v[0] == '-' ? -INFINITY : INFINITY;
-	else if (sort != YAML_INT && sort != YAML_FLOAT)
-		return wrong(d, at, e, "a number");
-	else {
-		v = strtod(e->v, &end);
-		if (*end)
-			return wrong(d, at, e, "a decimal number");
-		if (isinf(v) || (type == PROTOBUF_C_TYPE_FLOAT && fabs(v) > (double)FLT_MAX))
-			return fail(d, at, e, "number out of range: %.40s", e->v);
-	}
-	if (type == PROTOBUF_C_TYPE_DOUBLE)
-		memcpy(dst, &v, 8);
-	else
-		memcpy(dst, &(float){(float)v}, 4);
-	return true;
-}
-
-static bool decode_enum(struct dec *d, const struct weft_path *at, const struct yev *e,
-			const ProtobufCEnumDescriptor *desc, void *dst)
-{
-	char is[SHOW_MAX], all[128] = "";
-	const char *near = NULL, *names[NAMES_MAX];
-	size_t n = 0, used = 0;
-
-	for (unsigned i = 0; i < desc->n_values; i++) {
-		if (!strcmp(desc->values[i].name, e->v) && strlen(e->v) == e->n) {
-			memcpy(dst, &desc->values[i].value, 4);
-			return true;
-		}
-		if (!strcasecmp(desc->values[i].name, e->v))
-			near = desc->values[i].name;
-		if (n < NAMES_MAX)
-			names[n++] = desc->values[i].name;
-		if (used < sizeof(all))
-			used += (size_t)snprintf(all + used, sizeof(all) - used, "%s%s",
-						 i ? ", " : "", desc->values[i].name);
-	}
-	if (!near)
-		near = weft_suggest(e->v, names, n);
-	return fail(d, at, e, "must be one of %s; is %s%s%s%s", all,
-		    yaml_scalar_show(e, is, sizeof(is)), near ? "; did you mean " : "",
-		    near ? near : "", near ? "?" : "");
-}
-
 /* Fields that Kubernetes writes as a number or as a name. */
 static bool int_or_string(const struct weft_path *at, const ProtobufCMessageDescriptor *desc,
 			  const ProtobufCFieldDescriptor *f)
 {
 	return yaml_is_kube(desc) && !strcmp(desc->short_name, "ServicePort") &&
 	       !strcmp(f->name, "target_port");
-}
-
-static bool decode_string(struct dec *d, const struct weft_path *at, const struct yev *e,
-			  bool number_too, char **dst)
-{
-	enum yaml_sort sort = yaml_scalar_sort(e);
-	char is[SHOW_MAX];
-
-	if (memchr(e->v, 0, e->n))
-		return fail(d, at, e, "string holds a NUL character: %s",
-			    yaml_scalar_show(e, is, sizeof(is)));
-	if (sort == YAML_NULL)
-		return wrong(d, at, e, "a string");
-	if (sort != YAML_STRING && !(number_too && sort == YAML_INT))
-		return fail(d, at, e, "must be a string, is %s; write it in quotes",
-			    yaml_scalar_show(e, is, sizeof(is)));
-	*dst = weft_arena_memdup(d->t->a, e->v, e->n + 1);
-	return true;
-}
-
-static bool decode_bytes(struct dec *d, const struct weft_path *at, const struct yev *e,
-			 ProtobufCBinaryData *dst)
-{
-	dst->data = weft_arena_alloc(d->t->a, e->n + 1);
-	if (yaml_base64_decode(e->v, e->n, dst->data, &dst->len) == 0)
-		return true;
-	return wrong(d, at, e, "base64");
-}
-
-static bool decode_bool(struct dec *d, const struct weft_path *at, const struct yev *e, void *dst)
-{
-	protobuf_c_boolean v = e->v[0] == 't' || e->v[0] == 'T';
-
-	if (yaml_scalar_sort(e) != YAML_BOOL)
-		return wrong(d, at, e, "true or false");
-	memcpy(dst, &v, sizeof(v));
-	return true;
 }
 
 /* One value of field f of desc into dst (yaml_sizeof bytes). */
@@ -215,25 +62,26 @@ static bool decode_value(struct dec *d, const struct weft_path *at, uint32_t i,
 	if (!e)
 		return false;
 	if (e->type != YEV_SCALAR)
-		return wrong(d, at, e,
-			     f->type == PROTOBUF_C_TYPE_STRING ? "a string" : "a single value");
+		return yaml_wrong(d, at, e,
+				  f->type == PROTOBUF_C_TYPE_STRING ? "a string"
+								    : "a single value");
 	switch (f->type) {
 	case PROTOBUF_C_TYPE_STRING:
-		return decode_string(d, at, e, int_or_string(at, desc, f), dst);
+		return yaml_value_string(d, at, e, int_or_string(at, desc, f), dst);
 	case PROTOBUF_C_TYPE_BYTES:
-		return decode_bytes(d, at, e, dst);
+		return yaml_value_bytes(d, at, e, dst);
 	case PROTOBUF_C_TYPE_BOOL:
-		return decode_bool(d, at, e, dst);
+		return yaml_value_bool(d, at, e, dst);
 	case PROTOBUF_C_TYPE_ENUM:
-		return decode_enum(d, at, e, f->descriptor, dst);
+		return yaml_value_enum(d, at, e, f->descriptor, dst);
 	case PROTOBUF_C_TYPE_FLOAT:
 	case PROTOBUF_C_TYPE_DOUBLE:
-		return decode_float(d, at, e, f->type, dst);
+		return yaml_value_float(d, at, e, f->type, dst);
 	default:
 		/* Kubernetes refuses "80" for a number; protobuf's JSON form allows it */
 		if (yaml_scalar_sort(e) != YAML_INT && (e->plain || yaml_is_kube(desc)))
-			return wrong(d, at, e, "a whole number");
-		return decode_int(d, at, e, f->type, dst);
+			return yaml_wrong(d, at, e, "a whole number");
+		return yaml_value_int(d, at, e, f->type, dst);
 	}
 }
 
@@ -298,8 +146,8 @@ static void check_keys(struct dec *d, const struct weft_path *at, const struct y
 		struct weft_path sub = {at, keys[i]->v, -1};
 
 		if (!strcmp(keys[i - 1]->v, keys[i]->v))
-			fail(d, &sub, keys[i], "given twice; first at %d:%d", keys[i - 1]->line,
-			     keys[i - 1]->col);
+			yaml_fail(d, &sub, keys[i], "given twice; first at %d:%d",
+				  keys[i - 1]->line, keys[i - 1]->col);
 	}
 }
 
@@ -311,11 +159,11 @@ static const struct yev *key_at(struct dec *d, const struct weft_path *at, uint3
 	if (!e)
 		return NULL;
 	if (e->type != YEV_SCALAR || yaml_scalar_sort(e) == YAML_NULL) {
-		wrong(d, at, e, "a key");
+		yaml_wrong(d, at, e, "a key");
 		return NULL;
 	}
 	if (memchr(e->v, 0, e->n)) {
-		fail(d, at, e, "key holds a NUL character");
+		yaml_fail(d, at, e, "key holds a NUL character");
 		return NULL;
 	}
 	return e;
@@ -334,9 +182,11 @@ static bool decode_map_key(struct dec *d, const struct weft_path *at, const stru
 		*(char **)slot = weft_arena_strdup(d->t->a, key->v);
 		return true;
 	case PROTOBUF_C_TYPE_BOOL:
-		return decode_bool(d, at, key, slot);
+		*(protobuf_c_boolean *)slot = !strcmp(key->v, "true");
+		return !strcmp(key->v, "true") || !strcmp(key->v, "false") ||
+		       yaml_wrong(d, at, key, "true or false");
 	default:
-		return decode_int(d, at, key, f->type, slot);
+		return yaml_value_int(d, at, key, f->type, slot);
 	}
 }
 
@@ -420,26 +270,26 @@ static void decode_field(struct dec *d, const struct weft_path *up, const struct
 		/* in our own kinds an empty value is more often a file cut short than a wish */
 		if (!d->t->lenient && yaml_is_kube(m->descriptor) &&
 		    strcmp(m->descriptor->short_name, "ObjectMeta") != 0)
-			fail(d, &at, e, "has no value; give it one or leave it out");
+			yaml_fail(d, &at, e, "has no value; give it one or leave it out");
 		return;
 	}
 	if (is_null(e) && d->t->lenient)
 		return;
 	if (other) {
-		fail(d, &at, key, "only one may be set, and %s is",
-		     yaml_field_name(m->descriptor, other, name));
+		yaml_fail(d, &at, key, "only one may be set, and %s is",
+			  yaml_field_name(m->descriptor, other, name));
 		return;
 	}
 	if (yaml_is_map(f)) {
 		if (e->type == YEV_MAP)
 			decode_map(d, &at, e, m, f);
 		else
-			wrong(d, &at, e, "a mapping");
+			yaml_wrong(d, &at, e, "a mapping");
 	} else if (f->label == PROTOBUF_C_LABEL_REPEATED) {
 		if (e->type == YEV_LIST)
 			decode_list(d, up, key->v, e, m, f);
 		else
-			wrong(d, &at, e, "a list");
+			yaml_wrong(d, &at, e, "a list");
 	} else if (decode_value(d, &at, index_of(d, e), m->descriptor, f, (char *)m + f->offset)) {
 		set_present(m, f);
 	}
@@ -454,7 +304,7 @@ static void unknown_field(struct dec *d, const struct weft_path *up, const struc
 	size_t n = 0;
 
 	if (!strcmp(key->v, "<<")) {
-		fail(d, up, key, "merge keys (<<) are not supported");
+		yaml_fail(d, up, key, "merge keys (<<) are not supported");
 		return;
 	}
 	if (d->t->lenient || yaml_without_effect(desc->name, key->v))
@@ -463,9 +313,9 @@ static void unknown_field(struct dec *d, const struct weft_path *up, const struc
 		names[n] = yaml_field_name(desc, &desc->fields[n], text[n]);
 	near = weft_suggest(key->v, names, n);
 	if (near)
-		fail(d, &at, key, "unknown field; did you mean \"%s\"?", near);
+		yaml_fail(d, &at, key, "unknown field; did you mean \"%s\"?", near);
 	else
-		fail(d, &at, key, "unknown field");
+		yaml_fail(d, &at, key, "unknown field");
 }
 
 static void decode_fields(struct dec *d, const struct weft_path *up, const struct yev *e,
@@ -487,31 +337,14 @@ static void decode_fields(struct dec *d, const struct weft_path *up, const struc
 		if (!f) {
 			unknown_field(d, up, key, m->descriptor);
 		} else if (k < SEEN_MAX && seen[k]) {
-			fail(d, &at, key, "given twice; first at %d:%d", seen[k]->line,
-			     seen[k]->col);
+			yaml_fail(d, &at, key, "given twice; first at %d:%d", seen[k]->line,
+				  seen[k]->col);
 		} else {
 			if (k < SEEN_MAX)
 				seen[k] = key;
 			decode_field(d, up, key, value, m, f);
 		}
 	}
-}
-
-static bool decode_duration(struct dec *d, const struct weft_path *at, const struct yev *e,
-			    Google__Protobuf__Duration *m)
-{
-	int r;
-
-	if (e->type != YEV_SCALAR || yaml_scalar_sort(e) != YAML_STRING)
-		return wrong(d, at, e, "a duration such as 90s or 1h30m");
-	r = yaml_duration_parse(e->v, &m->seconds, &m->nanos);
-	if (r == -ERANGE)
-		return fail(d, at, e, "duration above 100 years: %.40s", e->v);
-	if (r < 0)
-		return wrong(d, at, e, "a duration such as 90s or 1h30m");
-	m->has_seconds = true;
-	m->has_nanos = m->nanos != 0;
-	return true;
 }
 
 static bool decode_any_scalar(struct dec *d, const struct weft_path *at, const struct yev *e,
@@ -523,14 +356,14 @@ static bool decode_any_scalar(struct dec *d, const struct weft_path *at, const s
 		return true;
 	case YAML_BOOL:
 		v->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE;
-		return decode_bool(d, at, e, &v->bool_value);
+		return yaml_value_bool(d, at, e, &v->bool_value);
 	case YAML_INT:
 	case YAML_FLOAT:
 		v->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_NUMBER_VALUE;
-		return decode_float(d, at, e, PROTOBUF_C_TYPE_DOUBLE, &v->number_value);
+		return yaml_value_float(d, at, e, PROTOBUF_C_TYPE_DOUBLE, &v->number_value);
 	default:
 		v->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE;
-		return decode_string(d, at, e, false, &v->string_value);
+		return yaml_value_string(d, at, e, false, &v->string_value);
 	}
 }
 
@@ -559,7 +392,7 @@ static bool decode_form(struct dec *d, const struct weft_path *at, const struct 
 
 	switch (yaml_form_of(desc)) {
 	case YAML_DURATION:
-		return decode_duration(d, at, e, (Google__Protobuf__Duration *)m);
+		return yaml_value_duration(d, at, e, (Google__Protobuf__Duration *)m);
 	case YAML_WRAPPER:
 		set_present(m, &desc->fields[0]);
 		return decode_value(d, at, index_of(d, e), desc, &desc->fields[0],
@@ -568,17 +401,17 @@ static bool decode_form(struct dec *d, const struct weft_path *at, const struct 
 		return decode_any_value(d, at, e, (Google__Protobuf__Value *)m);
 	case YAML_VALUES:
 		if (e->type != YEV_LIST)
-			return wrong(d, at, e, "a list");
+			return yaml_wrong(d, at, e, "a list");
 		decode_list(d, at, "", e, m, &desc->fields[0]);
 		return true;
 	case YAML_STRUCT:
 		if (e->type != YEV_MAP)
-			return wrong(d, at, e, "a mapping");
+			return yaml_wrong(d, at, e, "a mapping");
 		decode_map(d, at, e, m, &desc->fields[0]);
 		return true;
 	default:
 		if (e->type != YEV_MAP)
-			return wrong(d, at, e, "a mapping");
+			return yaml_wrong(d, at, e, "a mapping");
 		decode_fields(d, at, e, m);
 		return true;
 	}
@@ -595,7 +428,7 @@ static ProtobufCMessage *decode_message(struct dec *d, const struct weft_path *a
 		return NULL;
 	/* aliases can nest deeper than the text does */
 	if (d->depth >= WEFT_YAML_DEPTH_MAX) {
-		fail(d, at, e, "nested deeper than %d levels", WEFT_YAML_DEPTH_MAX);
+		yaml_fail(d, at, e, "nested deeper than %d levels", WEFT_YAML_DEPTH_MAX);
 		return NULL;
 	}
 	m = message_new(d, desc);

@@ -120,11 +120,9 @@ static int syntax_error(struct yaml_reader *r)
 	if (p->context)
 		snprintf(since, sizeof(since), " begun at %d:%d", (int)p->context_mark.line + 1,
 			 (int)p->context_mark.column + 1);
-	if (p->problem_mark.index >= r->chars)
-		return fail(r, line, col, EINVAL, "the file ends too early: %s %s%s",
-			    p->problem ? p->problem : "syntax error", context, since);
-	return fail(r, line, col, EINVAL, "%s %s%s", p->problem ? p->problem : "syntax error",
-		    context, since);
+	return fail(r, line, col, EINVAL, "%s%s%s%s%s",
+		    p->problem_mark.index >= r->chars ? "the file ends too early: " : "",
+		    p->problem ? p->problem : "syntax error", *context ? " " : "", context, since);
 }
 
 static struct yev *push(struct yaml_events *ev, const yaml_event_t *e, enum yev_type type)

@@ -4,15 +4,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One event of a document, kept in an array: no tree, but a node can be skipped or (aliases) read again. */
+/* One event of a document, kept in an array: no tree, but a node can be skipped or (aliases) read
+ * again. */
 enum yev_type { YEV_SCALAR, YEV_LIST, YEV_MAP, YEV_END, YEV_ALIAS };
 struct yev {
 	uint8_t type;
-	bool plain;      /* unquoted: may be a number, a boolean or null */
+	bool plain; /* unquoted: may be a number, a boolean or null */
 	int line, col;
-	uint32_t next;   /* index after the whole node */
+	uint32_t next;	 /* index after the whole node */
 	uint32_t target; /* of an alias */
-	const char *v;   /* scalar, NUL-terminated */
+	const char *v;	 /* scalar, NUL-terminated */
 	size_t n;
 };
 struct yaml_events {
@@ -24,7 +25,8 @@ struct yaml_events {
 struct yaml_reader;
 struct yaml_reader *yaml_reader_new(const char *file, const char *text, size_t n);
 void yaml_reader_free(struct yaml_reader *r);
-/* The next document's events; strings live in a. 1, 0 at the end of the file, or -errno: nothing more can be read. */
+/* The next document's events; strings live in a. 1, 0 at the end of the file, or -errno: nothing
+ * more can be read. */
 int yaml_reader_next(struct yaml_reader *r, struct weft_arena *a, struct yaml_events *ev,
 		     struct weft_err *reterr);
 void yaml_err_place(struct weft_err *e, const char *file, int line, int col);
@@ -33,10 +35,13 @@ enum yaml_sort { YAML_STRING, YAML_NULL, YAML_BOOL, YAML_YESNO, YAML_INT, YAML_F
 enum yaml_sort yaml_scalar_sort(const struct yev *e);
 /* A value for a message: quoted, cut and with control bytes escaped. Returns dst. */
 const char *yaml_scalar_show(const struct yev *e, char *dst, size_t cap);
-int yaml_scalar_u64(const char *s, bool *ret_negative, uint64_t *ret); /* decimal or 0x; -EINVAL, -ERANGE */
-int yaml_base64_decode(const char *s, size_t n, uint8_t *dst, size_t *ret_n); /* dst: at least n bytes */
-void yaml_base64_encode(const uint8_t *p, size_t n, char *dst);               /* dst: 4 * (n + 2) / 3 + 1 */
-int yaml_duration_parse(const char *s, int64_t *ret_seconds, int32_t *ret_nanos); /* "1h30m", "5s", "1.5s" */
+int yaml_scalar_u64(const char *s, bool *ret_negative,
+		    uint64_t *ret); /* decimal or 0x; -EINVAL, -ERANGE */
+int yaml_base64_decode(const char *s, size_t n, uint8_t *dst,
+		       size_t *ret_n);				/* dst: at least n bytes */
+void yaml_base64_encode(const uint8_t *p, size_t n, char *dst); /* dst: 4 * (n + 2) / 3 + 1 */
+int yaml_duration_parse(const char *s, int64_t *ret_seconds,
+			int32_t *ret_nanos); /* "1h30m", "5s", "1.5s" */
 void yaml_duration_text(int64_t seconds, int32_t nanos, char *dst, size_t cap);
 
 /* Field names. kube: as Kubernetes writes them (podIPs), for messages of package weft.kube. */
@@ -47,7 +52,8 @@ const ProtobufCFieldDescriptor *yaml_field_find(const ProtobufCMessageDescriptor
 						const char *key);
 bool yaml_is_map(const ProtobufCFieldDescriptor *f);
 bool yaml_is_kube(const ProtobufCMessageDescriptor *d);
-/* Messages with a form of their own: google.protobuf.Duration, UInt32Value, Struct, Value, ListValue. */
+/* Messages with a form of their own: google.protobuf.Duration, UInt32Value, Struct, Value,
+ * ListValue. */
 enum yaml_form { YAML_PLAIN, YAML_DURATION, YAML_WRAPPER, YAML_STRUCT, YAML_VALUE, YAML_VALUES };
 enum yaml_form yaml_form_of(const ProtobufCMessageDescriptor *d);
 size_t yaml_sizeof(ProtobufCType t); /* of one element in memory */

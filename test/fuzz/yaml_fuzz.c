@@ -1,0 +1,78 @@
+/* YAML and JSON: the first byte picks what the text is taken for. What is read must be written as
+ * text that reads the same. */
+#include "xds/check.h"
+#include "xds/proto/authorization.pb-c.h"
+#include "xds/proto/discovery.pb-c.h"
+#include "xds/proto/secret.pb-c.h"
+#include "xds/proto/workload.pb-c.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static const ProtobufCMessageDescriptor *pick(void *ctx, const char *api_version, const char *kind,
+					      bool *ret_lenient, struct weft_err *e)
+{
+	return ctx;
+}
+
+static void round_trip(const ProtobufCMessage *m, bool json)
+{
+	struct weft_arena *a = weft_arena_new(0);
+	struct weft_yaml_doc *docs;
+	struct weft_errs errs = {0};
+	size_t n_docs;
+	char *text = weft_yaml_encode(m, json), *again;
+	int bad = weft_yaml_decode(a, "dump", text, strlen(text), pick, (void *)m->descriptor,
+				   &docs, &n_docs, &errs);
+
+	assert(bad == 0 && n_docs == 1);
+	again = weft_yaml_encode(docs[0].msg, json);
+	assert(!strcmp(text, again));
+	free(text);
+	free(again);
+	weft_arena_free(a);
+}
+
+static void objects(const char *text, size_t n)
+{
+	struct weft_file *f = weft_file_parse("in.yaml", text, n);
+
+	assert((f->n_errors == 0) == (f->errs == NULL));
+	for (size_t i = 0; i < f->n; i++) {
+		assert(f->v[i].meta && f->v[i].name && f->v[i].line > 0);
+		if (f->n_errors == 0)
+			round_trip(f->v[i].msg, i & 1);
+	}
+	weft_file_unref(f);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+	static const ProtobufCMessageDescriptor *const kinds[] = {
+		&istio__workload__address__descriptor,
+		&istio__security__authorization__descriptor,
+		&envoy__discovery__delta_discovery_request__descriptor,
+		&envoy__tls__secret__descriptor,
+	};
+	struct weft_errs errs = {0};
+	struct weft_yaml_doc *docs;
+	struct weft_arena *a;
+	size_t n_docs, k;
+
+	if (!n)
+		return 0;
+	k = data[0] % 8;
+	if (k >= sizeof(kinds) / sizeof(kinds[0])) {
+		objects((const char *)data + 1, n - 1);
+		return 0;
+	}
+	a = weft_arena_new(0);
+	if (weft_yaml_decode(a, "in.yaml", (const char *)data + 1, n - 1, pick, (void *)kinds[k],
+			     &docs, &n_docs, &errs) == 0)
+		for (size_t i = 0; i < n_docs; i++)
+			round_trip(docs[i].msg, data[0] & 0x80);
+	weft_arena_free(a);
+	return 0;
+}
