@@ -421,20 +421,6 @@ void weft_flow_init(struct weft_flow *f, struct weft_wstate *ws, bool inbound)
 	f->worker = ws->w;
 }
 
-void weft_flow_open(struct weft_flow *f)
-{
-	struct weft_flows *fl = flows_of(f);
-	struct weft_series *s;
-
-	if (f->series)
-		return;
-	f->series = s = series_get(fl, f);
-	weft_stat_add(stat_of(&s->opened, fam.opened, s, "-"), 1);
-	weft_stat_add(fl->open[f->inbound], 1);
-	if (fl->log && weft_log_on(WEFT_LOG_DEBUG))
-		log_opened(f);
-}
-
 /* The log counts as the local workload sees it; metrics count requests as received, responses as
  * sent, on both sides. */
 void weft_flow_tick(struct weft_flow *f)
@@ -527,6 +513,20 @@ static void log_ended(const struct weft_flow *f, enum weft_reason r, const char 
 	}
 	rec_ends(&rec, f);
 	rec_write(f, &rec);
+}
+
+void weft_flow_open(struct weft_flow *f)
+{
+	struct weft_flows *fl = flows_of(f);
+	struct weft_series *s;
+
+	if (f->series)
+		return;
+	f->series = s = series_get(fl, f);
+	weft_stat_add(stat_of(&s->opened, fam.opened, s, "-"), 1);
+	weft_stat_add(fl->open[f->inbound], 1);
+	if (fl->log && weft_log_on(WEFT_LOG_DEBUG))
+		log_opened(f);
 }
 
 static void count_end(struct weft_flow *f, enum weft_reason r)
