@@ -175,7 +175,17 @@ static void clause_add(struct tr *t, Istio__Security__Rule *r, Istio__Security__
 		TR_ADD(t, r->clauses, r->n_clauses, c);
 }
 
-/* NULL: an ALLOW rule that asks for what the proxy cannot see. */
+/* A match that says nothing never holds. The rule keeps its place, so that rules[3] is the same in
+ * the file and in explain. */
+static void rule_never(struct tr *t, Istio__Security__Rule *r)
+{
+	Istio__Security__Clause *c = clause_new(t);
+
+	TR_ADD(t, c->matches, c->n_matches, tr_new(t, &istio__security__match__descriptor));
+	r->n_clauses = 0;
+	TR_ADD(t, r->clauses, r->n_clauses, c);
+}
+
 static Istio__Security__Rule *rule_make(struct tr *t, const char *ns,
 					const Weft__Kube__AuthorizationRule *src, bool deny)
 {
@@ -196,7 +206,9 @@ static Istio__Security__Rule *rule_make(struct tr *t, const char *ns,
 		TR_ADD(t, c->matches, c->n_matches, when_match(t, ns, src->when[i], &l7));
 		clause_add(t, r, c);
 	}
-	return l7 && !deny ? NULL : r;
+	if (l7 && !deny)
+		rule_never(t, r);
+	return r;
 }
 
 static Istio__Security__Authorization *policy_make(struct tr *t, const struct weft_object *o,
@@ -215,12 +227,8 @@ static Istio__Security__Authorization *policy_make(struct tr *t, const struct we
 							    : ISTIO__SECURITY__SCOPE__NAMESPACE;
 	p->action = deny ? ISTIO__SECURITY__ACTION__DENY : ISTIO__SECURITY__ACTION__ALLOW;
 	p->has_dry_run = p->dry_run = dry_run && !strcmp(dry_run, "true");
-	for (size_t i = 0; i < s->n_rules; i++) {
-		Istio__Security__Rule *r = rule_make(t, o->ns, s->rules[i], deny);
-
-		if (r)
-			TR_ADD(t, p->rules, p->n_rules, r);
-	}
+	for (size_t i = 0; i < s->n_rules; i++)
+		TR_ADD(t, p->rules, p->n_rules, rule_make(t, o->ns, s->rules[i], deny));
 	return p;
 }
 

@@ -442,3 +442,51 @@ uint16_t weft_route_inbound_port(const struct weft_model *m, const struct weft_w
 			return port_resolve(s, e->v[i].m, port);
 	return 0;
 }
+
+/* ---- the same, told */
+
+static const char *why_not(const struct want *x, const struct weft_endpoint *e)
+{
+	const struct weft_workload *w = e->w;
+
+	if (!w->healthy && !x->s->all_health)
+		return "not healthy";
+	if (!port_resolve(x->s, e->m, x->port))
+		return "has no such port";
+	if (!w->capacity)
+		return "capacity 0";
+	if (strcmp(w->network, weft_model_network(x->m)))
+		return "on another network";
+	if (!addr_pick(w, x->s, &x->q->dst.ip, x->family))
+		return "has no address of a family the service allows";
+	if (x->q->avoid_uid && !strcmp(w->uid, x->q->avoid_uid))
+		return "avoided";
+	return NULL;
+}
+
+size_t weft_route_choices(const struct weft_model *m, const struct weft_route_query *q,
+			  const struct weft_service *s, struct weft_choice *v, size_t max)
+{
+	const struct weft_endpoints *e = weft_model_endpoints(m, s->key);
+	struct want x = {.m = m, .q = q, .s = s, .port = q->dst.port, .family = q->dst.ip.family};
+	int best = -1;
+
+	for (uint32_t i = 0; e && i < e->n; i++) {
+		int rank = usable(&x, &e->v[i]) ? rank_of(s, q->src, e->v[i].w) : -1;
+
+		best = rank > best ? rank : best;
+	}
+	for (uint32_t i = 0; e && i < e->n && i < max; i++) {
+		const struct weft_ip *ip = addr_pick(e->v[i].w, s, &q->dst.ip, x.family);
+
+		v[i] = (struct weft_choice){.w = e->v[i].w, .why_not = why_not(&x, &e->v[i])};
+		if (ip)
+			v[i].target.ip = *ip;
+		v[i].target.port = port_resolve(s, e->v[i].m, x.port);
+		if (!v[i].why_not && rank_of(s, q->src, e->v[i].w) != best)
+			v[i].why_not = "another is nearer, as the service prefers";
+		else if (!v[i].why_not && best < 0)
+			v[i].why_not = "not as near as the service demands";
+	}
+	return e ? e->n : 0;
+}

@@ -25,6 +25,15 @@ struct weft_route {
 	size_t n_sans;
 };
 void weft_route_pick(const struct weft_model *m, const struct weft_route_query *q, struct weft_route *ret);
+/* One endpoint of a service as a query sees it, for explain. */
+struct weft_choice {
+	const struct weft_workload *w;
+	struct weft_sockaddr target;       /* port 0: it has no such port; family 0: no address */
+	const char *why_not;               /* NULL: may be chosen */
+};
+/* Fills v with at most max; returns how many there are. */
+size_t weft_route_choices(const struct weft_model *m, const struct weft_route_query *q, const struct weft_service *s,
+			  struct weft_choice *v, size_t max);
 /* Inbound HBONE by host authority: the local port for host:port at workload w (§6.2 step 5), which must be one of that
  * service's endpoints; 0: no mapping. */
 uint16_t weft_route_inbound_port(const struct weft_model *m, const struct weft_workload *w, const char *host, uint16_t port);

@@ -89,9 +89,12 @@ const struct weft_workload *weft_model_workload_by_ip(const struct weft_model *m
 const struct weft_workload *weft_model_workload_by_pod(const struct weft_model *m, const char *ns, const char *name, const char *sa);
 const struct weft_service *weft_model_service(const struct weft_model *m, const char *key);
 const struct weft_service *weft_model_service_by_ip(const struct weft_model *m, const char *network, const struct weft_ip *ip, const char *client_ns);
+/* The service of a hostname as a client of client_ns sees it, or NULL. */
+const struct weft_service *weft_model_service_by_host(const struct weft_model *m, const char *hostname, const char *client_ns);
 const struct weft_policy *weft_model_policy(const struct weft_model *m, const char *name);
 const char *weft_policy_name(const struct weft_policy *p);   /* "ns/name" */
 const char *weft_policy_source(const struct weft_policy *p); /* "file:line" or "" */
+bool weft_policy_is_peer(const struct weft_policy *p);       /* made of PeerAuthentication: it asks for an identity */
 uint64_t weft_model_policy_generation(const struct weft_model *m); /* grows when any policy or any workload's policy list changed */
 void weft_model_counts(const struct weft_model *m, size_t *ret_workloads, size_t *ret_services, size_t *ret_policies);
 /* Visits everything in name order; for dump. */

@@ -95,8 +95,6 @@ struct weft_policy_set {
 const struct weft_policy_set *weft_model_policy_set(const struct weft_model *m, const char *ns);
 const char *weft_model_network(const struct weft_model *m);
 const struct weft_workload *weft_model_workload_by_host(const struct weft_model *m, const char *ns, const char *hostname);
-/* The service of a hostname as a client of client_ns sees it, or NULL. */
-const struct weft_service *weft_model_service_by_host(const struct weft_model *m, const char *hostname, const char *client_ns);
 bool weft_service_has_vip(const struct weft_service *s, const char *network, const struct weft_ip *ip);
 
 /* ---- cidr_index.c: services by CIDR VIP; immutable, counted. */

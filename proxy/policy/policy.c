@@ -277,3 +277,8 @@ const char *weft_policy_source(const struct weft_policy *p)
 {
 	return p->source;
 }
+
+bool weft_policy_is_peer(const struct weft_policy *p)
+{
+	return p->strict;
+}

@@ -1,10 +1,12 @@
 /* store_dump FILE...: what the store makes of objects, as text, for golden tests. Errors of the
- * files and of the store come first. Node n1's pods and identities come last. */
-#include "agent/store.h"
+ * files and of the store come first. Node n1's pods and identities come last. --explain FILE (or
+ * --explain-json): explains each "# explain SRC DST" in it. */
+#include "agent/explain.h"
 #include "proxy/core/arena.h"
 #include "xds/proto/authorization.pb-c.h"
 #include "xds/proto/workload.pb-c.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,8 +240,39 @@ static void print_errors(const char *what, const struct weft_errs *e)
 		printf("%s: %s\n", what, weft_err_text(&e->v[i], text, sizeof(text)));
 }
 
+/* Each comment that asks. */
+static int print_explanations(const struct weft_store *s, const char *path, bool json)
+{
+	char line[600], src[200], dst[200], *text;
+	FILE *f = fopen(path, "r");
+	struct weft_err e = {0};
+	json_t *o;
+
+	if (!f)
+		return 1;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "# explain %199s %199s", src, dst) != 2)
+			continue;
+		printf("== %s to %s\n", src, dst);
+		if (weft_explain(s, src, dst, &o, &text, &e)) {
+			printf("%s\n", weft_err_text(&e, line, sizeof(line)));
+			continue;
+		}
+		printf("%s", text);
+		if (json) {
+			json_dumpf(o, stdout, JSON_INDENT(1) | JSON_SORT_KEYS);
+			printf("\n");
+		}
+		json_decref(o);
+		free(text);
+	}
+	fclose(f);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	bool explain = argc == 3 && !strncmp(argv[1], "--explain", 9);
 	const struct weft_store_resource *v;
 	struct weft_errs files = {0}, store = {0};
 	struct weft_objects *objs = NULL;
@@ -247,6 +280,8 @@ int main(int argc, char **argv)
 	size_t n;
 	int bad;
 
+	if (explain)
+		argv++, argc--;
 	if (argc < 2) {
 		fprintf(stderr, "usage: store_dump FILE...\n");
 		return 2;
@@ -257,9 +292,12 @@ int main(int argc, char **argv)
 	bad += weft_store_load(s, objs, &store);
 	print_errors("store", &store);
 	n = weft_store_resources(s, &v);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; !explain && i < n; i++)
 		print_resource(&v[i]);
-	print_node(s);
+	if (explain)
+		bad += print_explanations(s, argv[1], !strcmp(argv[0], "--explain-json"));
+	else
+		print_node(s);
 	weft_store_free(s);
 	weft_objects_unref(objs);
 	return bad ? 1 : 0;
