@@ -50,7 +50,7 @@ static void dial_free(struct weft_dial *d)
 	if (d->wait)
 		weft_stock_cancel(d->wait);
 	if (d->fd >= 0)
-		weft_stock_give(d->conf.ws, d->conf.pod, d->kind, d->fd);
+		weft_stock_abort(d->conf.ws, d->conf.pod, d->kind, d->fd);
 	weft_npod_unref(d->conf.pod);
 	free(d);
 }

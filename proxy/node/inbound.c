@@ -102,6 +102,7 @@ static void label_baggage(struct weft_flow *f, const struct weft_baggage *b)
 static void in_end(struct in_stream *s, enum weft_reason r, const char *detail)
 {
 	struct weft_wstate *ws = s->live.ws;
+	enum weft_sock_kind kind = weft_dial_kind(true, &s->live.flow.hbone);
 	/* both ends were heard: the app's socket can be used again */
 	bool whole = r == WEFT_REASON_OK && s->link.app_eof && s->link.shut;
 
@@ -109,11 +110,11 @@ static void in_end(struct in_stream *s, enum weft_reason r, const char *detail)
 	weft_dial_cancel(s->dialling);
 	weft_link_done(&s->link, 8 /* CANCEL */);
 	if (s->app >= 0 && whole)
-		weft_stock_give(ws, s->live.pod, weft_dial_kind(true, &s->live.flow.hbone), s->app);
+		weft_stock_give(ws, s->live.pod, kind, s->app);
 	else if (s->app >= 0 && r == WEFT_REASON_OK)
 		close(s->app);
 	else if (s->app >= 0)
-		weft_sock_abort(s->app);
+		weft_stock_abort(ws, s->live.pod, kind, s->app);
 	free(s->req);
 	weft_live_end(&s->live, r, detail);
 	free(s);

@@ -97,6 +97,9 @@ void weft_stock_cancel(struct weft_sock_wait *w);
  * options stay), so that the stock lasts while the agent is away; what cannot be used again is
  * closed. Call it only when no option of the socket was changed for good. */
 void weft_stock_give(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k, int fd);
+/* Instead of weft_sock_abort(): whatever its state, the peer gets a reset and the socket is used
+ * again. */
+void weft_stock_abort(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k, int fd);
 
 /* ---- implemented by the byte path (outbound.c, inbound.c, pool.c), called by podtab.c/state.c on
  * the worker's thread. */

@@ -80,6 +80,7 @@ static void setup_free(struct out *o)
 static void out_end(struct out *o, enum weft_reason r, const char *detail)
 {
 	struct weft_wstate *ws = o->live.ws;
+	enum weft_sock_kind kind = o->v6_up ? WEFT_SOCK_OUT6 : WEFT_SOCK_OUT4;
 	bool ok = r == WEFT_REASON_OK;
 
 	setup_free(o);
@@ -90,9 +91,9 @@ static void out_end(struct out *o, enum weft_reason r, const char *detail)
 	else
 		weft_sock_abort(o->fd);
 	if (o->up >= 0 && ok)
-		weft_stock_give(ws, o->live.pod, o->v6_up ? WEFT_SOCK_OUT6 : WEFT_SOCK_OUT4, o->up);
+		weft_stock_give(ws, o->live.pod, kind, o->up);
 	else if (o->up >= 0)
-		weft_sock_abort(o->up);
+		weft_stock_abort(ws, o->live.pod, kind, o->up);
 	weft_live_end(&o->live, r, detail);
 	free(o);
 }

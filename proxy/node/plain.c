@@ -41,7 +41,7 @@ static void plain_end(struct plain *p, enum weft_reason r, const char *detail)
 	if (p->app >= 0 && ok)
 		weft_stock_give(ws, p->live.pod, weft_dial_kind(true, &p->live.flow.dst), p->app);
 	else if (p->app >= 0)
-		weft_sock_abort(p->app);
+		weft_stock_abort(ws, p->live.pod, weft_dial_kind(true, &p->live.flow.dst), p->app);
 	weft_live_end(&p->live, r, detail);
 	free(p);
 }

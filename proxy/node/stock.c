@@ -2,6 +2,7 @@
  * from connections that ended: those sockets are disconnected and used again, so that a steady load
  * asks the agent for nothing. */
 #include "proxy/core/arena.h"
+#include "proxy/net/origdst.h"
 #include "proxy/node/node_priv.h"
 #include "proxy/node/reserve.h"
 
@@ -308,23 +309,30 @@ static bool unbind(int fd, enum weft_sock_kind k)
 	return true; /* those out are never bound */
 }
 
-static enum fate reuse(int fd, enum weft_sock_kind k)
+/* Back to where it was when the agent made it. On a live connection this sends the reset. */
+static enum fate disconnect(int fd, enum weft_sock_kind k)
 {
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
-	uint8_t state; /* the first byte of struct tcp_info */
 	int err;
-	socklen_t n = sizeof(state), err_n = sizeof(err);
+	socklen_t n = sizeof(err);
+
+	/* a pending error must not meet the next user */
+	if (connect(fd, &none, sizeof(none)) || getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n) ||
+	    !unbind(fd, k))
+		return FATE_CLOSE;
+	return FATE_KEEP;
+}
+
+static enum fate reuse(int fd, enum weft_sock_kind k)
+{
+	uint8_t state; /* the first byte of struct tcp_info */
+	socklen_t n = sizeof(state);
 
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &n))
 		return FATE_CLOSE;
 	if (state == TCP_LAST_ACK || state == TCP_CLOSING)
 		return FATE_LATER;
-	if (state != TCP_CLOSE)
-		return FATE_CLOSE;
-	/* a pending error must not meet the next user */
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &err_n))
-		return FATE_CLOSE;
-	return !connect(fd, &none, sizeof(none)) && unbind(fd, k) ? FATE_KEEP : FATE_CLOSE;
+	return state == TCP_CLOSE ? disconnect(fd, k) : FATE_CLOSE;
 }
 
 static void on_cool(evutil_socket_t evfd, short what, void *arg)
@@ -369,6 +377,14 @@ void weft_stock_give(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock
 	} else {
 		close(fd);
 	}
+}
+
+void weft_stock_abort(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k, int fd)
+{
+	if (!atomic_load(&p->removed) && disconnect(fd, k) == FATE_KEEP)
+		keep(ws->stock, bin_get(ws->stock, p, true), k, fd);
+	else
+		weft_sock_abort(fd);
 }
 
 /* What was not needed in the last second goes back; what is not used at all is not kept here. */

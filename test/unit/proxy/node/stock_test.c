@@ -358,6 +358,43 @@ static void test_source_is_forgotten(void **state)
 	close(l);
 }
 
+/* The peer sees the reset, and the next one a fresh socket. */
+static void test_abort(void **state)
+{
+	struct weft_sock_wait *w = NULL;
+	struct sockaddr_in sin;
+	int l = listener(&sin), fd, a;
+	char c = 'x', buf[8];
+
+	filled();
+	(void)weft_stock_take(&node->ws[0], pod, WEFT_SOCK_IN4, got, NULL, &w);
+	pump(node);
+	fd = got_fd;
+	for (int i = 0; i < 20; i++) {
+		(void)connect(fd, (struct sockaddr *)&sin, sizeof(sin));
+		a = accept(l, NULL, NULL);
+		assert_int_equal(write(a, &c, 1), 1);
+		if (i & 1)
+			shutdown(a, SHUT_WR);
+		weft_stock_abort(&node->ws[0], pod, WEFT_SOCK_IN4, fd);
+		assert_int_equal(read(a, buf, 8), -1);
+		assert_int_equal(errno, ECONNRESET);
+		close(a);
+		assert_int_equal(weft_stock_take(&node->ws[0], pod, WEFT_SOCK_IN4, got, NULL, &w),
+				 fd);
+	}
+	/* nothing of the last one is left in it */
+	assert_int_equal(read(fd, buf, 8), -1);
+	assert_int_equal(errno, ENOTCONN);
+	/* under way, and nobody answers */
+	sin.sin_addr.s_addr = htonl(0xc0000201); /* 192.0.2.1 */
+	(void)connect(fd, (struct sockaddr *)&sin, sizeof(sin));
+	weft_stock_abort(&node->ws[0], pod, WEFT_SOCK_IN4, fd);
+	assert_int_equal(weft_stock_take(&node->ws[0], pod, WEFT_SOCK_IN4, got, NULL, &w), fd);
+	close(fd);
+	close(l);
+}
+
 static void test_live_is_not_used_again(void **state)
 {
 	struct weft_sock_wait *w = NULL;
@@ -540,6 +577,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_too_many_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_used_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_source_is_forgotten, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_is_not_used_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_absent_agent_steady_load, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_follows_rate, setup, teardown),

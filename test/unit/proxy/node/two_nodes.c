@@ -123,6 +123,15 @@ void weft_stock_give(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock
 	close(fd);
 }
 
+void weft_stock_abort(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k, int fd)
+{
+	struct linger l = {1, 0};
+
+	n_given++;
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	close(fd);
+}
+
 void weft_flow_init(struct weft_flow *f, struct weft_wstate *ws, bool inbound)
 {
 	f->inbound = inbound;
