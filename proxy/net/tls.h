@@ -35,8 +35,9 @@ struct weft_tls_want {
 struct weft_tls *weft_tls_new(struct ssl_ctx_st *ctx, const struct weft_tls_want *want, int fd);
 void weft_tls_free(struct weft_tls *t);
 
-/* 1: done, 0: waits for the socket (call weft_tls_flush, then again when readable), -errno: failed,
- * see weft_tls_reason. */
+/* 1: done, its last flight may be pending; 0: waits for the socket (call it again when readable);
+ * -errno: failed, see weft_tls_reason. In the first two cases weft_tls_pending says whether
+ * weft_tls_flush has work. */
 int weft_tls_handshake(struct weft_tls *t);
 /* After the handshake: the peer's id; "" before. Server: its first SPIFFE id; client: the accepted
  * one that it has. */
