@@ -1,5 +1,5 @@
-/* What this kernel can do, found by doing it: the real objects are loaded, attached to a cgroup of their own and used in a
- * network namespace of their own. Everything is gone afterwards. */
+/* What this kernel can do, found by doing it: the real objects are loaded, attached to a cgroup of
+ * their own and used in a network namespace of their own. Everything is gone afterwards. */
 #include "agent/bpf_load.h"
 #include "agent/bpf_obj.h"
 
@@ -44,8 +44,8 @@ static void put(struct report *r, const struct weft_feature *f)
 		r->v[r->n++] = *f;
 }
 
-__attribute__((format(printf, 4, 5))) static void add(struct report *r, const char *name, const char *state, const char *fmt,
-						      ...)
+__attribute__((format(printf, 4, 5))) static void add(struct report *r, const char *name,
+						      const char *state, const char *fmt, ...)
 {
 	struct weft_feature f = {};
 	va_list ap;
@@ -84,7 +84,8 @@ static void check_kernel(struct report *r)
 	struct utsname u;
 
 	uname(&u);
-	if (sscanf(u.release, "%u.%u", &major, &minor) != 2 || major < 5 || (major == 5 && minor < 15))
+	if (sscanf(u.release, "%u.%u", &major, &minor) != 2 || major < 5 ||
+	    (major == 5 && minor < 15))
 		add(r, "kernel", "fatal", "%s: 5.15 or newer is needed", u.release);
 	else
 		add(r, "kernel", "found", "%s", u.release);
@@ -112,7 +113,8 @@ static bool check_mounts(struct report *r, const char *cgroup, const char *bpffs
 	return group;
 }
 
-/* Someone else's programs see a connect too, in the order of attachment; one that rewrites addresses may come first. */
+/* Someone else's programs see a connect too, in the order of attachment; one that rewrites
+ * addresses may come first. */
 static void check_others(struct report *r, int cgroup)
 {
 	__u32 ids[64], n = 64, flags = 0, seen = 0;
@@ -129,7 +131,8 @@ static void check_others(struct report *r, int cgroup)
 
 		if (fd < 0)
 			continue;
-		if (!bpf_obj_get_info_by_fd(fd, &info, &len) && strcmp(info.name, "weft_connect4") &&
+		if (!bpf_obj_get_info_by_fd(fd, &info, &len) &&
+		    strcmp(info.name, "weft_connect4") &&
 		    strlen(names) + strlen(info.name) + 2 < sizeof(names)) {
 			strcat(names, seen++ ? " " : "");
 			strcat(names, info.name);
@@ -137,7 +140,8 @@ static void check_others(struct report *r, int cgroup)
 		close(fd);
 	}
 	if (seen)
-		add(r, "other connect hooks", "found", "%s: an address it rewrites first is what weft captures", names);
+		add(r, "other connect hooks", "found",
+		    "%s: an address it rewrites first is what weft captures", names);
 	else
 		add(r, "other connect hooks", "found", "none");
 }
@@ -150,8 +154,8 @@ struct trial {
 	char group[512];
 };
 
-__attribute__((format(printf, 4, 5))) static void tell(const struct trial *t, const char *name, const char *state,
-						       const char *fmt, ...)
+__attribute__((format(printf, 4, 5))) static void tell(const struct trial *t, const char *name,
+						       const char *state, const char *fmt, ...)
 {
 	struct weft_feature f = {};
 	va_list ap;
@@ -203,7 +207,8 @@ static int listener(uint16_t port)
 	return fd;
 }
 
-/* Connects and takes the other end from the listener: the accepted fd, *ret_client the dialling one; -errno. */
+/* Connects and takes the other end from the listener: the accepted fd, *ret_client the dialling
+ * one; -errno. */
 static int dial(int at, const struct sockaddr_in *to, int *ret_client)
 {
 	struct pollfd p = {.fd = at, .events = POLLIN};
@@ -225,7 +230,8 @@ static int dial(int at, const struct sockaddr_in *to, int *ret_client)
 
 static bool same(const struct sockaddr_in *a, const struct sockaddr_in *b)
 {
-	return a->sin_family == b->sin_family && a->sin_port == b->sin_port && a->sin_addr.s_addr == b->sin_addr.s_addr;
+	return a->sin_family == b->sin_family && a->sin_port == b->sin_port &&
+	       a->sin_addr.s_addr == b->sin_addr.s_addr;
 }
 
 static void try_outbound(const struct trial *t)
@@ -236,13 +242,16 @@ static void try_outbound(const struct trial *t)
 
 	fd = at < 0 ? at : dial(at, &to, &client);
 	if (fd < 0) {
-		tell(t, "outbound capture", "fatal", "a connect did not reach the listener: %s", strerror(-fd));
+		tell(t, "outbound capture", "fatal", "a connect did not reach the listener: %s",
+		     strerror(-fd));
 		return;
 	}
 	if (getsockopt(fd, IPPROTO_IP, SO_ORIGINAL_DST, &got, &len) || !same(&got, &to))
-		tell(t, "outbound capture", "fatal", "SO_ORIGINAL_DST did not give what was dialled: %s", strerror(errno));
+		tell(t, "outbound capture", "fatal",
+		     "SO_ORIGINAL_DST did not give what was dialled: %s", strerror(errno));
 	else
-		tell(t, "outbound capture", "found", "tried: a connect arrives with its destination");
+		tell(t, "outbound capture", "found",
+		     "tried: a connect arrives with its destination");
 	len = sizeof(got);
 	if (getpeername(client, (void *)&got, &len) || !same(&got, &to))
 		tell(t, "getpeername", "fatal", "does not show what was dialled");
@@ -258,7 +267,8 @@ static void try_outbound(const struct trial *t)
 	close(at);
 }
 
-/* To an address here that is not the "pod's" own, from an exempt cgroup: what arrives from outside looks the same. */
+/* To an address here that is not the "pod's" own, from an exempt cgroup: what arrives from outside
+ * looks the same. */
 static void try_inbound(const struct trial *t)
 {
 	struct weft_abi_listener key = {.kind = WEFT_ABI_PLAIN};
@@ -283,18 +293,22 @@ static void try_inbound(const struct trial *t)
 	}
 	tell(t, "sk_lookup", "found", "attached to a network namespace");
 	if (bpf_map_update_elem(t->set->map[WEFT_BPF_LISTENERS], &key, &value, BPF_ANY)) {
-		tell(t, "SOCKHASH", "fatal", "a listening socket is not taken: %s", strerror(errno));
+		tell(t, "SOCKHASH", "fatal", "a listening socket is not taken: %s",
+		     strerror(errno));
 		return;
 	}
 	tell(t, "SOCKHASH", "found", "takes listening sockets");
 	bpf_map_update_elem(t->set->map[WEFT_BPF_EXEMPT], &group, &one, BPF_ANY);
 	fd = dial(at, &to, &client);
 	if (fd < 0)
-		tell(t, "inbound steering", "fatal", "a flow did not reach the listener: %s", strerror(-fd));
+		tell(t, "inbound steering", "fatal", "a flow did not reach the listener: %s",
+		     strerror(-fd));
 	else if (getsockname(fd, (void *)&got, &len) || !same(&got, &to))
-		tell(t, "inbound steering", "fatal", "the accepted socket does not have the dialled address");
+		tell(t, "inbound steering", "fatal",
+		     "the accepted socket does not have the dialled address");
 	else
-		tell(t, "inbound steering", "found", "tried: a flow arrives at the listener with its destination");
+		tell(t, "inbound steering", "found",
+		     "tried: a flow arrives at the listener with its destination");
 }
 
 static void try_sockets(const struct trial *t)
@@ -302,13 +316,15 @@ static void try_sockets(const struct trial *t)
 	int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &on, sizeof(on)))
-		tell(t, "IP_TRANSPARENT", "fatal", "a client's address cannot be kept towards the app: %s", strerror(errno));
+		tell(t, "IP_TRANSPARENT", "fatal",
+		     "a client's address cannot be kept towards the app: %s", strerror(errno));
 	else
 		tell(t, "IP_TRANSPARENT", "found", "clients' addresses are kept towards apps");
 	if (access("/proc/sys/net/ipv4/tcp_fwmark_accept", W_OK))
 		tell(t, "tcp_fwmark_accept", "fatal", "%s", strerror(errno));
 	else
-		tell(t, "tcp_fwmark_accept", "found", "replies to kept addresses come back to the proxy");
+		tell(t, "tcp_fwmark_accept", "found",
+		     "replies to kept addresses come back to the proxy");
 }
 
 static int trial_begin(const struct trial *t)
@@ -362,7 +378,8 @@ static void child(const struct trial *t)
 	alarm(CHILD_MS / 1000);
 	r = trial_begin(t);
 	if (r < 0) {
-		tell(t, "trial", "fatal", "a cgroup and a network namespace to try capture in: %s", strerror(-r));
+		tell(t, "trial", "fatal", "a cgroup and a network namespace to try capture in: %s",
+		     strerror(-r));
 	} else {
 		tell(t, "netns cookie", "found", "SO_NETNS_COOKIE");
 		try_outbound(t);
@@ -406,14 +423,16 @@ static void run_child(struct report *r, struct trial *t)
 		}
 	}
 	close(pipefd[0]);
-	if (pid > 0 && (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status)))
+	if (pid > 0 &&
+	    (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status)))
 		add(r, "trial", "fatal", "ended before it was done");
 }
 
 static void group_remove(const char *group)
 {
 	for (int i = 0; i < 50 && rmdir(group) && errno == EBUSY; i++)
-		nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL); /* the child's exit reaches the cgroup late */
+		nanosleep(&(struct timespec){.tv_nsec = 20000000},
+			  NULL); /* the child's exit reaches the cgroup late */
 }
 
 static void check_programs(struct report *r, const char *cgroup)
@@ -430,7 +449,9 @@ static void check_programs(struct report *r, const char *cgroup)
 	}
 	add(r, "programs", "found", "the verifier takes all of them; maps and sk_storage are made");
 	snprintf(t.group, sizeof(t.group), "%s/weft-check-%d", cgroup, (int)getpid());
-	fd = mkdir(t.group, 0755) && errno != EEXIST ? -1 : open(t.group, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = mkdir(t.group, 0755) && errno != EEXIST
+		     ? -1
+		     : open(t.group, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
 		add(r, "trial", "fatal", "make %s: %s", t.group, strerror(errno));
 		goto out;
@@ -454,7 +475,8 @@ out:
 	weft_bpf_set_done(&set);
 }
 
-int weft_bpf_check(const char *cgroup, const char *bpffs, struct weft_feature *v, size_t max, size_t *ret_n)
+int weft_bpf_check(const char *cgroup, const char *bpffs, struct weft_feature *v, size_t max,
+		   size_t *ret_n)
 {
 	struct report r = {.v = v, .max = max};
 	int fd;

@@ -9,8 +9,8 @@ struct weft_bpf {
 	char *pin_dir;
 	int cgroup;
 	uint64_t cgroup_id;
-	uint64_t own_cookie;   /* the node's own namespace: never enrolled */
-	struct weft_err *err;  /* only during weft_bpf_open */
+	uint64_t own_cookie;  /* the node's own namespace: never enrolled */
+	struct weft_err *err; /* only during weft_bpf_open */
 };
 
 int weft_bpf_own_cookie(uint64_t *ret); /* of the caller's namespace; -errno */

@@ -23,14 +23,15 @@ static int cgroup_open(struct weft_bpf *b, const char *path, struct weft_err *re
 	if (b->cgroup < 0 || fstatfs(b->cgroup, &fs) || fstat(b->cgroup, &st))
 		return weft_fail(reterr, NULL, errno, "cgroup %s: %s", path, strerror(errno));
 	if ((unsigned long)fs.f_type != CGROUP2_SUPER_MAGIC)
-		return weft_fail(reterr, NULL, EINVAL, "cgroup %s: must be in a cgroup2 file system", path);
+		return weft_fail(reterr, NULL, EINVAL,
+				 "cgroup %s: must be in a cgroup2 file system", path);
 	b->cgroup_id = st.st_ino; /* kernfs: the id the programs see */
 	return 0;
 }
 
 /* The pinned link gets the new program in one step; nothing is uncaptured in between. */
-static int hook_replace(struct weft_bpf *b, struct bpf_link *link, const char *path, struct bpf_program *prog,
-			struct weft_err *reterr)
+static int hook_replace(struct weft_bpf *b, struct bpf_link *link, const char *path,
+			struct bpf_program *prog, struct weft_err *reterr)
 {
 	struct bpf_link_info info = {};
 	__u32 len = sizeof(info);
@@ -40,8 +41,10 @@ static int hook_replace(struct weft_bpf *b, struct bpf_link *link, const char *p
 		return weft_bpf_fail(reterr, errno, "%s", path);
 	if (info.type != BPF_LINK_TYPE_CGROUP || info.cgroup.cgroup_id != b->cgroup_id)
 		return weft_fail(reterr, NULL, EEXIST,
-				 "%s is attached at cgroup id %llu, wanted is %llu; run `weft-agent --unload` first",
-				 path, (unsigned long long)info.cgroup.cgroup_id, (unsigned long long)b->cgroup_id);
+				 "%s is attached at cgroup id %llu, wanted is %llu; run "
+				 "`weft-agent --unload` first",
+				 path, (unsigned long long)info.cgroup.cgroup_id,
+				 (unsigned long long)b->cgroup_id);
 	r = bpf_link__update_program(link, prog);
 	return r ? weft_bpf_fail(reterr, -r, "replace the program of %s", path) : 0;
 }
@@ -55,7 +58,8 @@ static int hook_attach(struct weft_bpf *b, const char *name, struct weft_err *re
 
 	if (!prog)
 		return weft_fail(reterr, NULL, ENOENT, "no program %s in the objects", name);
-	if (snprintf(path, sizeof(path), "%s/" WEFT_BPF_LINK_PREFIX "%s", b->pin_dir, name) >= (int)sizeof(path))
+	if (snprintf(path, sizeof(path), "%s/" WEFT_BPF_LINK_PREFIX "%s", b->pin_dir, name) >=
+	    (int)sizeof(path))
 		return weft_fail(reterr, NULL, ENAMETOOLONG, "pin directory: name too long");
 	link = bpf_link__open(path);
 	if (link) {
@@ -111,7 +115,8 @@ int weft_bpf_open(const struct weft_bpf_conf *conf, struct weft_bpf **ret, struc
 	}
 	r = weft_bpf_own_cookie(&b->own_cookie);
 	if (r < 0) {
-		r = weft_fail(reterr, NULL, -r, "SO_NETNS_COOKIE: %s (kernel 5.14 or newer is needed)", strerror(-r));
+		r = weft_fail(reterr, NULL, -r,
+			      "SO_NETNS_COOKIE: %s (kernel 5.14 or newer is needed)", strerror(-r));
 		goto fail;
 	}
 	r = cgroup_open(b, conf->cgroup, reterr);
@@ -119,7 +124,8 @@ int weft_bpf_open(const struct weft_bpf_conf *conf, struct weft_bpf **ret, struc
 		r = weft_bpf_pin_dir(conf->pin_dir, reterr);
 	if (!r)
 		r = weft_bpf_set_load(&b->set, conf->pin_dir,
-				      conf->half_open_max ? conf->half_open_max : HALF_OPEN_DEFAULT, reterr);
+				      conf->half_open_max ? conf->half_open_max : HALF_OPEN_DEFAULT,
+				      reterr);
 	if (r)
 		goto fail;
 	for (int i = 0; i < WEFT_BPF_HOOKS; i++) {
@@ -157,7 +163,8 @@ static int link_remove(void *ctx, const char *path)
 {
 	struct bpf_link *link = bpf_link__open(path);
 
-	/* detached, not only unpinned: another process may still hold the link. Of a gone namespace: nothing to detach. */
+	/* detached, not only unpinned: another process may still hold the link. Of a gone
+	 * namespace: nothing to detach. */
 	if (link) {
 		int r = bpf_link__detach(link);
 
@@ -182,8 +189,11 @@ int weft_bpf_unload(const char *pin_dir, struct weft_err *reterr)
 	int r;
 
 	if (access(pin_dir, F_OK))
-		return errno == ENOENT ? 0 : weft_fail(reterr, NULL, errno, "%s: %s", pin_dir, strerror(errno));
-	/* names sort connect before the rest: no new flow is captured while the other programs go */
+		return errno == ENOENT
+			       ? 0
+			       : weft_fail(reterr, NULL, errno, "%s: %s", pin_dir, strerror(errno));
+	/* names sort connect before the rest: no new flow is captured while the other programs go
+	 */
 	r = weft_bpf_pin_each(pin_dir, WEFT_BPF_LINK_PREFIX "weft_connect", link_remove, reterr);
 	if (!r)
 		r = weft_bpf_pin_each(pin_dir, WEFT_BPF_POD_PREFIX, link_remove, reterr);

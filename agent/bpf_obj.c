@@ -12,15 +12,20 @@
 #include <unistd.h>
 
 static const char *const names[WEFT_BPF_MAPS] = {
-	"weft_abi",    "weft_pods",   "weft_names",  "weft_load",  "weft_total",     "weft_exempt",
-	"weft_client", "weft_accepted", "weft_tuples", "weft_selfc", "weft_listeners", "weft_counters",
+	"weft_abi",    "weft_pods",   "weft_names",	"weft_load",
+	"weft_total",  "weft_exempt", "weft_client",	"weft_accepted",
+	"weft_tuples", "weft_selfc",  "weft_listeners", "weft_counters",
 };
 
 const struct weft_bpf_hook weft_bpf_hooks[WEFT_BPF_HOOKS] = {
-	{"weft_origdst", BPF_CGROUP_GETSOCKOPT},       {"weft_flows", BPF_CGROUP_SOCK_OPS},
-	{"weft_getpeer4", BPF_CGROUP_INET4_GETPEERNAME}, {"weft_getpeer6", BPF_CGROUP_INET6_GETPEERNAME},
-	{"weft_getsock4", BPF_CGROUP_INET4_GETSOCKNAME}, {"weft_getsock6", BPF_CGROUP_INET6_GETSOCKNAME},
-	{"weft_connect4", BPF_CGROUP_INET4_CONNECT},   {"weft_connect6", BPF_CGROUP_INET6_CONNECT},
+	{"weft_origdst", BPF_CGROUP_GETSOCKOPT},
+	{"weft_flows", BPF_CGROUP_SOCK_OPS},
+	{"weft_getpeer4", BPF_CGROUP_INET4_GETPEERNAME},
+	{"weft_getpeer6", BPF_CGROUP_INET6_GETPEERNAME},
+	{"weft_getsock4", BPF_CGROUP_INET4_GETSOCKNAME},
+	{"weft_getsock6", BPF_CGROUP_INET6_GETSOCKNAME},
+	{"weft_connect4", BPF_CGROUP_INET4_CONNECT},
+	{"weft_connect6", BPF_CGROUP_INET6_CONNECT},
 };
 
 const char *weft_bpf_map_name(enum weft_bpf_map m)
@@ -73,7 +78,8 @@ static bool line_before(size_t *end, const char **line, size_t *len)
 	return stop > 0;
 }
 
-/* What was said last: the verifier's verdict (the line before its statistics), else the last two lines. */
+/* What was said last: the verifier's verdict (the line before its statistics), else the last two
+ * lines. */
 static void said_tail(char *dst, size_t cap)
 {
 	const char *line, *verdict = NULL, *last[2] = {NULL, NULL};
@@ -92,7 +98,8 @@ static void said_tail(char *dst, size_t cap)
 	if (verdict)
 		snprintf(dst, cap, "verifier: %.*s", (int)verdict_len, verdict);
 	else if (n == 2)
-		snprintf(dst, cap, "%.*s; %.*s", (int)last_len[1], last[1], (int)last_len[0], last[0]);
+		snprintf(dst, cap, "%.*s; %.*s", (int)last_len[1], last[1], (int)last_len[0],
+			 last[0]);
 	else
 		snprintf(dst, cap, "%.*s", (int)last_len[0], n ? last[0] : "");
 }
@@ -106,8 +113,8 @@ int weft_bpf_fail(struct weft_err *reterr, int code, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	said_tail(tail, sizeof(tail));
-	return weft_fail(reterr, NULL, code, "%s: %s%s%s%s", text, strerror(code), tail[0] ? " (" : "", tail,
-			 tail[0] ? ")" : "");
+	return weft_fail(reterr, NULL, code, "%s: %s%s%s%s", text, strerror(code),
+			 tail[0] ? " (" : "", tail, tail[0] ? ")" : "");
 }
 
 /* ---- maps */
@@ -120,7 +127,8 @@ static int layout_same(const struct bpf_map *want, int fd)
 	if (bpf_obj_get_info_by_fd(fd, &info, &len))
 		return -errno;
 	return info.type == bpf_map__type(want) && info.key_size == bpf_map__key_size(want) &&
-	       info.value_size == bpf_map__value_size(want) && info.max_entries == bpf_map__max_entries(want) &&
+	       info.value_size == bpf_map__value_size(want) &&
+	       info.max_entries == bpf_map__max_entries(want) &&
 	       info.map_flags == bpf_map__map_flags(want);
 }
 
@@ -128,12 +136,14 @@ static int other_layout(const char *pin_dir, const char *what, struct weft_err *
 {
 	return weft_fail(reterr, NULL, EEXIST,
 			 "%s/%s was pinned by a weft of another layout; "
-			 "run `weft-agent --unload --pin-dir %s`, then start again (pods are not captured in between)",
+			 "run `weft-agent --unload --pin-dir %s`, then start again (pods are not "
+			 "captured in between)",
 			 pin_dir, what, pin_dir);
 }
 
 /* Gives the object's maps the fds already there, from an earlier object or from the pins. */
-static int maps_share(struct weft_bpf_set *s, struct bpf_object *obj, const char *pin_dir, struct weft_err *reterr)
+static int maps_share(struct weft_bpf_set *s, struct bpf_object *obj, const char *pin_dir,
+		      struct weft_err *reterr)
 {
 	for (int i = 0; i < WEFT_BPF_MAPS; i++) {
 		struct bpf_map *map = bpf_object__find_map_by_name(obj, names[i]);
@@ -161,7 +171,8 @@ static int maps_share(struct weft_bpf_set *s, struct bpf_object *obj, const char
 	return 0;
 }
 
-static int maps_keep(struct weft_bpf_set *s, struct bpf_object *obj, const char *pin_dir, struct weft_err *reterr)
+static int maps_keep(struct weft_bpf_set *s, struct bpf_object *obj, const char *pin_dir,
+		     struct weft_err *reterr)
 {
 	for (int i = 0; i < WEFT_BPF_MAPS; i++) {
 		struct bpf_map *map = bpf_object__find_map_by_name(obj, names[i]);
@@ -198,8 +209,8 @@ static int abi_check(const struct weft_bpf_set *s, const char *pin_dir, struct w
 
 /* ---- objects */
 
-static int load(struct weft_bpf_set *s, struct bpf_object *obj, const char *what, const char *pin_dir,
-		struct weft_err *reterr)
+static int load(struct weft_bpf_set *s, struct bpf_object *obj, const char *what,
+		const char *pin_dir, struct weft_err *reterr)
 {
 	int r = maps_share(s, obj, pin_dir, reterr);
 
@@ -211,7 +222,8 @@ static int load(struct weft_bpf_set *s, struct bpf_object *obj, const char *what
 	return maps_keep(s, obj, pin_dir, reterr);
 }
 
-int weft_bpf_set_load(struct weft_bpf_set *s, const char *pin_dir, uint32_t half_open_max, struct weft_err *reterr)
+int weft_bpf_set_load(struct weft_bpf_set *s, const char *pin_dir, uint32_t half_open_max,
+		      struct weft_err *reterr)
 {
 	int r;
 
@@ -262,8 +274,8 @@ void weft_bpf_set_done(struct weft_bpf_set *s)
 
 struct bpf_program *weft_bpf_set_prog(const struct weft_bpf_set *s, const char *name)
 {
-	struct bpf_object *const objs[WEFT_BPF_OBJECTS] = {s->connect->obj, s->origdst->obj, s->flows->obj,
-							   s->inbound->obj};
+	struct bpf_object *const objs[WEFT_BPF_OBJECTS] = {s->connect->obj, s->origdst->obj,
+							   s->flows->obj, s->inbound->obj};
 
 	for (int i = 0; i < WEFT_BPF_OBJECTS; i++) {
 		struct bpf_program *p = bpf_object__find_program_by_name(objs[i], name);

@@ -48,8 +48,10 @@ int weft_bpf_pin_dir(const char *pin_dir, struct weft_err *reterr)
 	size_t n = strlen(BPFFS);
 	int r;
 
-	if (!strncmp(pin_dir, BPFFS "/", n + 1) && !on_bpffs(BPFFS) && mount("bpffs", BPFFS, "bpf", 0, "mode=0700"))
-		return weft_fail(reterr, NULL, errno, "mount a bpffs at " BPFFS ": %s", strerror(errno));
+	if (!strncmp(pin_dir, BPFFS "/", n + 1) && !on_bpffs(BPFFS) &&
+	    mount("bpffs", BPFFS, "bpf", 0, "mode=0700"))
+		return weft_fail(reterr, NULL, errno, "mount a bpffs at " BPFFS ": %s",
+				 strerror(errno));
 	r = mkdirs(pin_dir);
 	if (r < 0)
 		return weft_fail(reterr, NULL, -r, "make %s: %s", pin_dir, strerror(-r));
@@ -57,7 +59,8 @@ int weft_bpf_pin_dir(const char *pin_dir, struct weft_err *reterr)
 	if (r < 0)
 		return weft_fail(reterr, NULL, -r, "%s: %s", pin_dir, strerror(-r));
 	if (!r)
-		return weft_fail(reterr, NULL, EINVAL, "the pin directory must be on a bpffs, %s is not", pin_dir);
+		return weft_fail(reterr, NULL, EINVAL,
+				 "the pin directory must be on a bpffs, %s is not", pin_dir);
 	return 0;
 }
 
@@ -73,7 +76,8 @@ int weft_bpf_pod_path(const char *pin_dir, const char *uid, char *dst, size_t ca
 		hash = (hash ^ c) * 0x100000001b3;
 		if (n + 3 > NAME_KEPT)
 			continue;
-		if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-')
+		if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		    c == '-')
 			name[n++] = (char)c;
 		else
 			n += (size_t)sprintf(name + n, "_%02x", c);
@@ -86,7 +90,8 @@ int weft_bpf_pod_path(const char *pin_dir, const char *uid, char *dst, size_t ca
 	return 0;
 }
 
-int weft_bpf_pin_each(const char *pin_dir, const char *prefix, int (*fn)(void *ctx, const char *path), void *ctx)
+int weft_bpf_pin_each(const char *pin_dir, const char *prefix,
+		      int (*fn)(void *ctx, const char *path), void *ctx)
 {
 	struct dirent **v;
 	int n, r = 0;
@@ -98,7 +103,8 @@ int weft_bpf_pin_each(const char *pin_dir, const char *prefix, int (*fn)(void *c
 		char path[WEFT_BPF_PATH];
 
 		if (!r && !strncmp(v[i]->d_name, prefix, strlen(prefix))) {
-			if (snprintf(path, sizeof(path), "%s/%s", pin_dir, v[i]->d_name) < (int)sizeof(path))
+			if (snprintf(path, sizeof(path), "%s/%s", pin_dir, v[i]->d_name) <
+			    (int)sizeof(path))
 				r = fn(ctx, path);
 			else
 				r = -ENAMETOOLONG;

@@ -62,7 +62,8 @@ static void pod_to_abi(const struct weft_bpf_pod *p, struct weft_abi_pod *ret)
 		uint32_t flag = v6 ? WEFT_ABI_POD_HAS6 : WEFT_ABI_POD_HAS4;
 
 		addr_to_abi(&p->addrs[i], &ret->addr[i]);
-		if (!(ret->flags & flag)) /* the first of a family is the one an app sees as its own */
+		if (!(ret->flags &
+		      flag)) /* the first of a family is the one an app sees as its own */
 			*(v6 ? &ret->self6 : &ret->self4) = ret->addr[i];
 		ret->flags |= flag;
 	}
@@ -82,7 +83,8 @@ static int map_delete(int fd, const void *key)
 }
 
 /* Listeners at addresses of old that now (may be NULL) does not have. */
-static int listeners_drop(struct weft_bpf *b, const struct weft_abi_pod *old, const struct weft_abi_pod *now)
+static int listeners_drop(struct weft_bpf *b, const struct weft_abi_pod *old,
+			  const struct weft_abi_pod *now)
 {
 	int r = 0;
 
@@ -102,25 +104,30 @@ static int listeners_drop(struct weft_bpf *b, const struct weft_abi_pod *old, co
 
 /* ---- pods */
 
-static int pod_check(const struct weft_bpf *b, const struct weft_bpf_pod *p, struct weft_err *reterr)
+static int pod_check(const struct weft_bpf *b, const struct weft_bpf_pod *p,
+		     struct weft_err *reterr)
 {
 	if (!p->uid[0] || strlen(p->uid) >= WEFT_ABI_UID)
-		return weft_fail(reterr, NULL, EINVAL, "uid of a pod: must have 1..%d bytes, has %zu", WEFT_ABI_UID - 1,
+		return weft_fail(reterr, NULL, EINVAL,
+				 "uid of a pod: must have 1..%d bytes, has %zu", WEFT_ABI_UID - 1,
 				 strlen(p->uid));
 	if (!p->n_addrs || p->n_addrs > WEFT_ABI_ADDRS)
-		return weft_fail(reterr, NULL, EINVAL, "pod %.120s: must have 1..%d addresses, has %zu", p->uid,
+		return weft_fail(reterr, NULL, EINVAL,
+				 "pod %.120s: must have 1..%d addresses, has %zu", p->uid,
 				 WEFT_ABI_ADDRS, p->n_addrs);
 	for (size_t i = 0; i < p->n_addrs; i++) {
 		char text[WEFT_IP_TEXT];
 		const struct weft_ip *ip = &p->addrs[i];
 
-		if ((ip->family == 4 || ip->family == 6) && !weft_ip_is_any(ip) && !weft_ip_is_loopback(ip))
+		if ((ip->family == 4 || ip->family == 6) && !weft_ip_is_any(ip) &&
+		    !weft_ip_is_loopback(ip))
 			continue;
-		return weft_fail(reterr, NULL, EINVAL, "pod %.120s: %s cannot be a pod's address", p->uid,
-				 weft_ip_text(ip, text, sizeof(text)));
+		return weft_fail(reterr, NULL, EINVAL, "pod %.120s: %s cannot be a pod's address",
+				 p->uid, weft_ip_text(ip, text, sizeof(text)));
 	}
 	if (!p->cookie || p->cookie == b->own_cookie)
-		return weft_fail(reterr, NULL, EINVAL, "pod %.120s: the node's own network namespace cannot be enrolled",
+		return weft_fail(reterr, NULL, EINVAL,
+				 "pod %.120s: the node's own network namespace cannot be enrolled",
 				 p->uid);
 	return 0;
 }
@@ -138,7 +145,8 @@ static uint64_t cookie_of(const struct weft_bpf *b, const char *uid)
 	return 0;
 }
 
-/* 1: the pinned link is in that namespace, 0: there is none. A link into another namespace is taken away. */
+/* 1: the pinned link is in that namespace, 0: there is none. A link into another namespace is taken
+ * away. */
 static int link_find(const char *path, int netns_fd, struct weft_err *reterr)
 {
 	struct bpf_link_info info = {};
@@ -180,7 +188,8 @@ static int link_make(struct weft_bpf *b, const struct weft_bpf_pod *p, struct we
 	return r ? weft_bpf_fail(reterr, -r, "pin %s", path) : 0;
 }
 
-static int maps_set(struct weft_bpf *b, const struct weft_bpf_pod *p, const struct weft_abi_pod *abi)
+static int maps_set(struct weft_bpf *b, const struct weft_bpf_pod *p,
+		    const struct weft_abi_pod *abi)
 {
 	struct weft_abi_load none = {};
 	char name[WEFT_ABI_UID] = {};
@@ -188,9 +197,11 @@ static int maps_set(struct weft_bpf *b, const struct weft_bpf_pod *p, const stru
 	snprintf(name, sizeof(name), "%s", p->uid);
 	if (bpf_map_update_elem(b->set.map[WEFT_BPF_NAMES], &p->cookie, name, BPF_ANY))
 		return -errno;
-	if (bpf_map_update_elem(b->set.map[WEFT_BPF_LOAD], &p->cookie, &none, BPF_NOEXIST) && errno != EEXIST)
+	if (bpf_map_update_elem(b->set.map[WEFT_BPF_LOAD], &p->cookie, &none, BPF_NOEXIST) &&
+	    errno != EEXIST)
 		return -errno;
-	return bpf_map_update_elem(b->set.map[WEFT_BPF_PODS], &p->cookie, abi, BPF_ANY) ? -errno : 0;
+	return bpf_map_update_elem(b->set.map[WEFT_BPF_PODS], &p->cookie, abi, BPF_ANY) ? -errno
+											: 0;
 }
 
 int weft_bpf_pod_set(struct weft_bpf *b, const struct weft_bpf_pod *p, struct weft_err *reterr)
@@ -205,8 +216,9 @@ int weft_bpf_pod_set(struct weft_bpf *b, const struct weft_bpf_pod *p, struct we
 		return r;
 	if (!bpf_map_lookup_elem(b->set.map[WEFT_BPF_NAMES], &p->cookie, name) &&
 	    strncmp(name, p->uid, sizeof(name)))
-		return weft_fail(reterr, NULL, EEXIST, "pod %.90s: its network namespace is enrolled as pod %.90s", p->uid,
-				 name);
+		return weft_fail(reterr, NULL, EEXIST,
+				 "pod %.90s: its network namespace is enrolled as pod %.90s",
+				 p->uid, name);
 	elsewhere = cookie_of(b, p->uid);
 	if (elsewhere && elsewhere != p->cookie) { /* the pod was made again */
 		r = weft_bpf_pod_del(b, p->uid, elsewhere, reterr);
@@ -250,7 +262,8 @@ int weft_bpf_pod_del(struct weft_bpf *b, const char *uid, uint64_t cookie, struc
 	struct weft_abi_pod old;
 	int r;
 
-	/* the link first: while pods has the entry, the proxy's own connections to the app are still told apart */
+	/* the link first: while pods has the entry, the proxy's own connections to the app are
+	 * still told apart */
 	r = link_drop(b, uid);
 	if (!r && !bpf_map_lookup_elem(b->set.map[WEFT_BPF_PODS], &cookie, &old)) {
 		r = map_delete(b->set.map[WEFT_BPF_PODS], &cookie);
@@ -264,7 +277,8 @@ int weft_bpf_pod_del(struct weft_bpf *b, const char *uid, uint64_t cookie, struc
 	return r ? weft_fail(reterr, NULL, -r, "pod %.120s: release: %s", uid, strerror(-r)) : 0;
 }
 
-int weft_bpf_each_pinned(struct weft_bpf *b, void (*fn)(void *ctx, const char *uid, uint64_t cookie), void *ctx)
+int weft_bpf_each_pinned(struct weft_bpf *b,
+			 void (*fn)(void *ctx, const char *uid, uint64_t cookie), void *ctx)
 {
 	struct pinned {
 		uint64_t cookie;
@@ -294,8 +308,8 @@ int weft_bpf_each_pinned(struct weft_bpf *b, void (*fn)(void *ctx, const char *u
 
 /* ---- listeners, exemptions, counters */
 
-int weft_bpf_listener_set(struct weft_bpf *b, const struct weft_ip *pod_ip, enum weft_bpf_listener kind, int fd,
-			  struct weft_err *reterr)
+int weft_bpf_listener_set(struct weft_bpf *b, const struct weft_ip *pod_ip,
+			  enum weft_bpf_listener kind, int fd, struct weft_err *reterr)
 {
 	bool v6 = kind == WEFT_BPF_PLAIN6 || kind == WEFT_BPF_HBONE6;
 	bool hbone = kind == WEFT_BPF_HBONE4 || kind == WEFT_BPF_HBONE6;
@@ -310,15 +324,16 @@ int weft_bpf_listener_set(struct weft_bpf *b, const struct weft_ip *pod_ip, enum
 				 weft_ip_text(pod_ip, text, sizeof(text)));
 	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) ||
 	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len))
-		return weft_fail(reterr, NULL, errno, "listener of %s: %s", weft_ip_text(pod_ip, text, sizeof(text)),
-				 strerror(errno));
+		return weft_fail(reterr, NULL, errno, "listener of %s: %s",
+				 weft_ip_text(pod_ip, text, sizeof(text)), strerror(errno));
 	if (family != (v6 ? AF_INET6 : AF_INET) || !listening)
-		return weft_fail(reterr, NULL, EINVAL, "listener of %s: must be a listening socket of that family",
+		return weft_fail(reterr, NULL, EINVAL,
+				 "listener of %s: must be a listening socket of that family",
 				 weft_ip_text(pod_ip, text, sizeof(text)));
 	addr_to_abi(pod_ip, &key.addr);
 	if (bpf_map_update_elem(b->set.map[WEFT_BPF_LISTENERS], &key, &value, BPF_ANY))
-		return weft_fail(reterr, NULL, errno, "listener of %s: %s", weft_ip_text(pod_ip, text, sizeof(text)),
-				 strerror(errno));
+		return weft_fail(reterr, NULL, errno, "listener of %s: %s",
+				 weft_ip_text(pod_ip, text, sizeof(text)), strerror(errno));
 	return 0;
 }
 
@@ -329,13 +344,15 @@ int weft_bpf_exempt_set(struct weft_bpf *b, uint64_t cgroup_id, bool on, struct 
 
 	/* 1: the hierarchy's own root, whatever we are attached at */
 	if (on && (cgroup_id <= 1 || cgroup_id == b->cgroup_id))
-		return weft_fail(reterr, NULL, EINVAL, "the root cgroup (id %llu) cannot be exempt from capture",
+		return weft_fail(reterr, NULL, EINVAL,
+				 "the root cgroup (id %llu) cannot be exempt from capture",
 				 (unsigned long long)cgroup_id);
 	if (on)
 		r = bpf_map_update_elem(fd, &cgroup_id, &one, BPF_ANY) ? -errno : 0;
 	else
 		r = map_delete(fd, &cgroup_id);
-	return r ? weft_fail(reterr, NULL, -r, "exempt cgroup %llu: %s", (unsigned long long)cgroup_id, strerror(-r))
+	return r ? weft_fail(reterr, NULL, -r, "exempt cgroup %llu: %s",
+			     (unsigned long long)cgroup_id, strerror(-r))
 		 : 0;
 }
 

@@ -1,8 +1,8 @@
 /* Small pure helpers on addresses, and the counters. */
 #pragma once
 #include "bpf/maps.bpf.h"
-#include <stdbool.h>
 #include <bpf/bpf_endian.h>
+#include <stdbool.h>
 
 enum { WEFT_AF_INET = 2, WEFT_AF_INET6 = 10, WEFT_TCP = 6, WEFT_STREAM = 1 };
 
@@ -20,7 +20,8 @@ static __always_inline struct weft_abi_counters *counters(void)
 			c_->field++;                                                               \
 	})
 
-/* Ends what the compiler may merge: a load through a computed context pointer is refused by the verifier. */
+/* Ends what the compiler may merge: a load through a computed context pointer is refused by the
+ * verifier. */
 static __always_inline __u32 loaded(__u32 v)
 {
 	asm volatile("" : "+r"(v));

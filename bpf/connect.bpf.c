@@ -1,8 +1,9 @@
 /* connect(), getpeername() and getsockname() of apps in enrolled network namespaces.
  *
- * A TCP connect there is sent to the proxy's listener in the same namespace; where it wanted to go is kept with the
- * socket. The app is shown the addresses it expects. Decisions: what cannot be remembered is denied (fail closed);
- * a namespace that is not enrolled is left after one map lookup. */
+ * A TCP connect there is sent to the proxy's listener in the same namespace; where it wanted to go
+ * is kept with the socket. The app is shown the addresses it expects. Decisions: what cannot be
+ * remembered is denied (fail closed); a namespace that is not enrolled is left after one map
+ * lookup. */
 #include "bpf/addr.bpf.h"
 #include <bpf/bpf_core_read.h>
 
@@ -11,7 +12,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile __u32 half_open_max = 8192;
 
 enum { DENY = 0, PASS = 1, CAPTURE = 2 };
-/* 127.64.0.0/10: one fixed target would run out of ports after some 28,000 connections held or in TIME_WAIT */
+/* 127.64.0.0/10: one fixed target would run out of ports after some 28,000 connections held or in
+ * TIME_WAIT */
 enum { SPREAD_BASE = 0x7f400000, SPREAD_MASK = 0x003fffff };
 
 struct tcp6_sock;
@@ -20,7 +22,8 @@ struct sock_common {
 	unsigned char skc_ipv6only : 1;
 } __attribute__((preserve_access_index));
 
-/* TCP cannot be dialled there, or (link-local v6) the scope would be lost; no mesh address is one of these */
+/* TCP cannot be dialled there, or (link-local v6) the scope would be lost; no mesh address is one
+ * of these */
 static __always_inline bool unroutable(const struct weft_abi_addr *a)
 {
 	if (addr_is4(a))
@@ -87,7 +90,8 @@ static __always_inline void target(struct bpf_sock *sk, const struct weft_abi_po
 
 	c->self = is4 ? pod->self4 : pod->self6;
 	c->target.port = WEFT_ABI_PORT_OUTBOUND;
-	if (sk->bound_dev_if > 1) { /* not lo (always 1): the route to 127.0.0.0/8 would not be found */
+	if (sk->bound_dev_if >
+	    1) { /* not lo (always 1): the route to 127.0.0.0/8 would not be found */
 		c->target.addr = c->self;
 	} else if (only6) {
 		c->target.addr.be[3] = bpf_htonl(1);
@@ -211,8 +215,7 @@ int weft_getpeer6(struct bpf_sock_addr *ctx)
 
 	if (!c || ctx->user_ip6[0] != c->target.addr.be[0] ||
 	    ctx->user_ip6[1] != c->target.addr.be[1] || ctx->user_ip6[2] != c->target.addr.be[2] ||
-	    ctx->user_ip6[3] != c->target.addr.be[3] ||
-	    ctx->user_port != bpf_htons(c->target.port))
+	    ctx->user_ip6[3] != c->target.addr.be[3] || ctx->user_port != bpf_htons(c->target.port))
 		return PASS;
 	ctx->user_ip6[0] = c->dest.addr.be[0];
 	ctx->user_ip6[1] = c->dest.addr.be[1];
@@ -222,7 +225,8 @@ int weft_getpeer6(struct bpf_sock_addr *ctx)
 	return PASS;
 }
 
-/* Connected to our target now? A stale entry (the pod left the mesh between two uses of a socket) must not show. */
+/* Connected to our target now? A stale entry (the pod left the mesh between two uses of a socket)
+ * must not show. */
 static __always_inline bool current(struct bpf_sock_addr *ctx, const struct weft_abi_client *c)
 {
 	struct bpf_sock *sk = ctx->sk;

@@ -1,8 +1,9 @@
-/* TCP events in enrolled namespaces: carries an original destination from the connecting socket to the accepted one,
- * and notes flows of a pod to itself until they are accepted. Touches no bytes.
+/* TCP events in enrolled namespaces: carries an original destination from the connecting socket to
+ * the accepted one, and notes flows of a pod to itself until they are accepted. Touches no bytes.
  *
- * Both notes live from the SYN to the accepting side's ESTABLISHED, not shorter: with SYN cookies the accepting side
- * is looked up a second time at the final ACK. A flow that is never accepted is reclaimed when its client closes. */
+ * Both notes live from the SYN to the accepting side's ESTABLISHED, not shorter: with SYN cookies
+ * the accepting side is looked up a second time at the final ACK. A flow that is never accepted is
+ * reclaimed when its client closes. */
 #include "bpf/addr.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -18,7 +19,8 @@ static __always_inline void ends(struct bpf_sock_ops *ctx, struct weft_abi_addr 
 		remote->be[2] = loaded(ctx->remote_ip6[2]);
 		remote->be[3] = loaded(ctx->remote_ip6[3]);
 	}
-	/* a v6 socket bound to a v6 address may still speak v4: then its v4 side is what the wire has */
+	/* a v6 socket bound to a v6 address may still speak v4: then its v4 side is what the wire
+	 * has */
 	if (!six || addr_is4(remote)) {
 		addr_from4(local, loaded(ctx->local_ip4));
 		addr_from4(remote, loaded(ctx->remote_ip4));
@@ -43,7 +45,8 @@ static __always_inline void count(__u64 netns, bool self, __s64 n)
 	all = bpf_map_lookup_elem(&weft_total, &zero);
 	if (all)
 		add(self ? &all->selfc : &all->tuples, n);
-	/* missing: the pod has left the mesh; an entry made anew starts at 0 and must not go below */
+	/* missing: the pod has left the mesh; an entry made anew starts at 0 and must not go below
+	 */
 	if (!load) {
 		WEFT_COUNT(load_missing);
 	} else if (n > 0 || (self ? load->selfc : load->tuples) > 0) {
@@ -67,14 +70,15 @@ static __always_inline void note_tuple(struct bpf_sock_ops *ctx, struct weft_abi
 		count(t->netns, false, 1);
 		return;
 	}
-	/* the same tuple of a socket whose close has not been seen yet: taken over, counted already */
+	/* the same tuple of a socket whose close has not been seen yet: taken over, counted already
+	 */
 	if (bpf_map_update_elem(&weft_tuples, t, &p, BPF_EXIST))
 		WEFT_COUNT(tuple_lost);
 }
 
 static __always_inline void note_self(struct bpf_sock_ops *ctx, struct weft_abi_tuple *t)
 {
-	struct weft_abi_self s = { .client = bpf_get_socket_cookie(ctx), .netns = t->netns };
+	struct weft_abi_self s = {.client = bpf_get_socket_cookie(ctx), .netns = t->netns};
 
 	if (!bpf_map_update_elem(&weft_selfc, &t->flow, &s, BPF_NOEXIST))
 		count(t->netns, true, 1);

@@ -1,6 +1,7 @@
 /* Where an arriving TCP flow of an enrolled namespace goes. Established flows never come here.
  *
- * Decision: closed. What has no listener is refused, so that no byte passes the proxy by while it is away. */
+ * Decision: closed. What has no listener is refused, so that no byte passes the proxy by while it
+ * is away. */
 #include "bpf/addr.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

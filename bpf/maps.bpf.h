@@ -1,8 +1,8 @@
 /* Every map. All are pinned by name and shared by the objects. */
 #pragma once
 #include "bpf/abi.h"
-#include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <linux/bpf.h>
 
 /* [0] → WEFT_ABI_VERSION. The loader writes it once and refuses a pin that says otherwise. */
 struct {
@@ -33,7 +33,8 @@ struct {
 	__type(value, struct weft_abi_name);
 } weft_names SEC(".maps");
 
-/* netns cookie → half-open flows of the pod. The loader makes and removes entries; flows counts, connect reads. */
+/* netns cookie → half-open flows of the pod. The loader makes and removes entries; flows counts,
+ * connect reads. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -42,7 +43,8 @@ struct {
 	__type(value, struct weft_abi_load);
 } weft_load SEC(".maps");
 
-/* [0] → half-open flows of all pods: entries in weft_tuples and weft_selfc. flows counts, connect reads. */
+/* [0] → half-open flows of all pods: entries in weft_tuples and weft_selfc. flows counts, connect
+ * reads. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -58,7 +60,8 @@ struct {
 	__type(value, __u32);
 } weft_exempt SEC(".maps");
 
-/* A captured socket of an app → where it wanted to go. connect writes; flows, getpeername, getsockname read. */
+/* A captured socket of an app → where it wanted to go. connect writes; flows, getpeername,
+ * getsockname read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -74,7 +77,8 @@ struct {
 	__type(value, struct weft_abi_dest);
 } weft_accepted SEC(".maps");
 
-/* A captured flow between SYN and accept → where it wanted to go. Only flows; bounded by weft_load and weft_total. */
+/* A captured flow between SYN and accept → where it wanted to go. Only flows; bounded by weft_load
+ * and weft_total. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -83,8 +87,9 @@ struct {
 	__type(value, struct weft_abi_pending);
 } weft_tuples SEC(".maps");
 
-/* A flow from inside a pod to one of its own addresses, between SYN and accept. flows writes, inbound reads.
- * Allocated ahead: a flow that could not be noted would be steered to the proxy that made it. */
+/* A flow from inside a pod to one of its own addresses, between SYN and accept. flows writes,
+ * inbound reads. Allocated ahead: a flow that could not be noted would be steered to the proxy that
+ * made it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, WEFT_ABI_SELFC);
@@ -92,7 +97,8 @@ struct {
 	__type(value, struct weft_abi_self);
 } weft_selfc SEC(".maps");
 
-/* {pod address, kind} → the proxy's listening socket there. The loader writes, inbound reads; a closed socket leaves by itself. */
+/* {pod address, kind} → the proxy's listening socket there. The loader writes, inbound reads; a
+ * closed socket leaves by itself. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
 	__uint(max_entries, WEFT_ABI_LISTENERS);

@@ -1,5 +1,6 @@
-/* getsockopt(SO_ORIGINAL_DST) on a socket accepted on 15001: v4 at level SOL_IP, v6 at level SOL_IPV6, as netfilter
- * answers for redirected connections. Anything else, also a socket that is not ours, keeps the kernel's own answer. */
+/* getsockopt(SO_ORIGINAL_DST) on a socket accepted on 15001: v4 at level SOL_IP, v6 at level
+ * SOL_IPV6, as netfilter answers for redirected connections. Anything else, also a socket that is
+ * not ours, keeps the kernel's own answer. */
 #include "bpf/addr.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -40,9 +41,9 @@ int weft_origdst(struct bpf_sockopt *ctx)
 	if (want4) {
 		if ((void *)(a4 + 1) > end)
 			return 1;
-		*a4 = (struct sockaddr4){ .family = WEFT_AF_INET,
-					  .port_be = bpf_htons(d->port),
-					  .addr_be = d->addr.be[3] };
+		*a4 = (struct sockaddr4){.family = WEFT_AF_INET,
+					 .port_be = bpf_htons(d->port),
+					 .addr_be = d->addr.be[3]};
 		ctx->optlen = sizeof(*a4);
 	} else {
 		if ((void *)(a6 + 1) > end)

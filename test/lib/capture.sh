@@ -100,6 +100,12 @@ counter() { # NAME
 	"$CTL" counters "$PIN" "$CG" | sed -n "s/^$1=//p"
 }
 
+tcp_stat() { # NS NAME: a counter of TcpExt
+	# shellcheck disable=SC2016
+	mesh_in "$1" awk -v want="$2" '/^TcpExt:/ && n++ { for (i = 1; i <= NF; i++) if (h[i] == want) print $i } { split($0, h, " ") }' \
+		/proc/net/netstat
+}
+
 cap_empty() {
 	[ "$("$CTL" counters "$PIN" "$CG" | grep -cE '^(tuples|selfc_entries|tuples_walked|selfc_walked)=0$')" = 4 ]
 }

@@ -1,5 +1,5 @@
-/* The loader's side of the capture tests: what weft-agent does, one step a call, and a stand-in for weft-proxy's listeners.
- * Prints one line a fact; exits 1 with a message when a step fails. */
+/* The loader's side of the capture tests: what weft-agent does, one step a call, and a stand-in for
+ * weft-proxy's listeners. Prints one line a fact; exits 1 with a message when a step fails. */
 #include "agent/bpf_load.h"
 #include "agent/netns.h"
 #include "bpf/abi.h"
@@ -263,18 +263,21 @@ static int listeners_make(void *arg)
 	struct listeners *l = arg;
 
 	for (int i = 0; i < LISTENERS; i++) {
-		struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(ports[i / 2])};
+		struct sockaddr_in6 six = {.sin6_family = AF_INET6,
+					   .sin6_port = htons(ports[i / 2])};
 		struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(ports[i / 2])};
 		int fd, one = 1;
 
-		fd = socket(i & 1 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		fd = socket(i & 1 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+			    0);
 		if (fd < 0)
 			return -errno;
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
 		if (i & 1)
 			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-		if (bind(fd, i & 1 ? (void *)&six : (void *)&four, i & 1 ? sizeof(six) : sizeof(four)) ||
+		if (bind(fd, i & 1 ? (void *)&six : (void *)&four,
+			 i & 1 ? sizeof(six) : sizeof(four)) ||
 		    listen(fd, l->backlog))
 			return -errno;
 		l->fd[i] = fd;
@@ -334,7 +337,8 @@ static void take(int ep, const struct listeners *l, int at)
 	for (int i = 0; i < 64; i++) {
 		struct sockaddr_storage peer = {};
 		socklen_t len = sizeof(peer);
-		int fd = accept4(l->fd[at], (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = accept4(l->fd[at], (struct sockaddr *)&peer, &len,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
 		struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
 
 		if (fd < 0 && errno == EMFILE) /* full: leave the rest to the other workers */
@@ -388,8 +392,10 @@ static int steer(struct weft_bpf *b, const struct listeners *l, const struct wef
 	bool v6 = ip->family == 6;
 	struct weft_err e = {};
 
-	if (weft_bpf_listener_set(b, ip, v6 ? WEFT_BPF_PLAIN6 : WEFT_BPF_PLAIN4, l->fd[v6 ? 3 : 2], &e) < 0 ||
-	    weft_bpf_listener_set(b, ip, v6 ? WEFT_BPF_HBONE6 : WEFT_BPF_HBONE4, l->fd[v6 ? 5 : 4], &e) < 0)
+	if (weft_bpf_listener_set(b, ip, v6 ? WEFT_BPF_PLAIN6 : WEFT_BPF_PLAIN4, l->fd[v6 ? 3 : 2],
+				  &e) < 0 ||
+	    weft_bpf_listener_set(b, ip, v6 ? WEFT_BPF_HBONE6 : WEFT_BPF_HBONE4, l->fd[v6 ? 5 : 4],
+				  &e) < 0)
 		return failed("listener", &e);
 	return 0;
 }
@@ -451,8 +457,9 @@ static const struct {
 	const char *name;
 	int (*run)(int n, char **v);
 } commands[] = {
-	{"load", cmd_load},	{"unload", cmd_unload}, {"pod", cmd_pod},	    {"unpod", cmd_unpod}, {"pinned", cmd_pinned},
-	{"exempt", cmd_exempt}, {"check", cmd_check},	{"counters", cmd_counters}, {"serve", cmd_serve},
+	{"load", cmd_load},   {"unload", cmd_unload},	  {"pod", cmd_pod},
+	{"unpod", cmd_unpod}, {"pinned", cmd_pinned},	  {"exempt", cmd_exempt},
+	{"check", cmd_check}, {"counters", cmd_counters}, {"serve", cmd_serve},
 };
 
 int main(int argc, char **argv)
@@ -461,6 +468,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(*commands); i++)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 2, argv + 2);
-	fprintf(stderr, "capture_ctl load|unload|pod|unpod|pinned|exempt|check|counters|serve ...\n");
+	fprintf(stderr,
+		"capture_ctl load|unload|pod|unpod|pinned|exempt|check|counters|serve ...\n");
 	return 2;
 }

@@ -1,4 +1,5 @@
-/* The app's side of the capture tests: dials as odd apps do and says what it saw; or is an app that listens. */
+/* The app's side of the capture tests: dials as odd apps do and says what it saw; or is an app that
+ * listens. */
 #include "proxy/core/addr.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -45,7 +46,8 @@ static struct weft_sockaddr where(const char *s)
 	return a;
 }
 
-static const char *name_of(int fd, int (*get)(int, struct sockaddr *, socklen_t *), char *dst, size_t cap)
+static const char *name_of(int fd, int (*get)(int, struct sockaddr *, socklen_t *), char *dst,
+			   size_t cap)
 {
 	struct sockaddr_storage ss = {};
 	struct sockaddr_in6 *six = (void *)&ss;
@@ -58,7 +60,9 @@ static const char *name_of(int fd, int (*get)(int, struct sockaddr *, socklen_t 
 		return dst;
 	weft_sockaddr_text(&a, text, sizeof(text));
 	/* the parsers fold v4-mapped into v4; the app's view keeps them apart */
-	snprintf(dst, cap, "%s%s", ss.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&six->sin6_addr) ? "mapped:" : "", text);
+	snprintf(dst, cap, "%s%s",
+		 ss.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&six->sin6_addr) ? "mapped:" : "",
+		 text);
 	return dst;
 }
 
@@ -70,13 +74,14 @@ static int made(const struct how *h, int family)
 		die("socket");
 	if (h->only6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)))
 		die("v6only");
-	if (h->dev && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, h->dev, (socklen_t)strlen(h->dev)))
+	if (h->dev &&
+	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, h->dev, (socklen_t)strlen(h->dev)))
 		die("bindtodevice");
 	if (h->mark && setsockopt(fd, SOL_SOCKET, SO_MARK, &h->mark, sizeof(h->mark)))
 		die("mark");
 	if (h->transparent &&
-	    (setsockopt(fd, family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6, family == AF_INET ? IP_TRANSPARENT : IPV6_TRANSPARENT,
-			&on, sizeof(on)) ||
+	    (setsockopt(fd, family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6,
+			family == AF_INET ? IP_TRANSPARENT : IPV6_TRANSPARENT, &on, sizeof(on)) ||
 	     setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on))))
 		die("transparent");
 	if (h->bind) {
@@ -258,8 +263,9 @@ static int cmd_storm(const struct how *h, int n, char **v)
 		for (int i = 0; i < k; i++)
 			end(h, &s, ep, ev[i].data.fd);
 	}
-	printf("begun=%u good=%u wrong=%u refused=%u stuck=%u ms=%llu connect_ns=%llu\n", s.begun, s.good, s.wrong, s.refused,
-	       s.open, (now_ns() - t0) / 1000000, s.connect_ns / (s.begun ? s.begun : 1));
+	printf("begun=%u good=%u wrong=%u refused=%u stuck=%u ms=%llu connect_ns=%llu\n", s.begun,
+	       s.good, s.wrong, s.refused, s.open, (now_ns() - t0) / 1000000,
+	       s.connect_ns / (s.begun ? s.begun : 1));
 	if (h->hold) {
 		char c;
 		ssize_t r = read(0, &c, 1); /* until the test closes our stdin */
@@ -305,7 +311,8 @@ static int cmd_app(const struct how *h, int n, char **v)
 	many_fds();
 	fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, (void *)&ss, weft_sockaddr_to_kernel(&at, family, &ss)) || listen(fd, n > 1 ? atoi(v[1]) : 1024))
+	if (bind(fd, (void *)&ss, weft_sockaddr_to_kernel(&at, family, &ss)) ||
+	    listen(fd, n > 1 ? atoi(v[1]) : 1024))
 		die("listen");
 	printf("ready\n");
 	if (h->hold)
@@ -339,22 +346,53 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	while ((o = getopt(argc, argv, "b:d:m:u:n:w:6otfxrhqp")) != -1)
 		switch (o) {
-		case 'b': h.bind = optarg; break;
-		case 'd': h.dev = optarg; break;
-		case 'm': h.mark = (unsigned)strtoul(optarg, NULL, 0); break;
-		case 'u': h.first = optarg; break;
-		case 'n': h.repeat = (unsigned)strtoul(optarg, NULL, 10); break;
-		case 'w': h.window = (unsigned)strtoul(optarg, NULL, 10); break;
-		case '6': h.six = true; break;
-		case 'o': h.six = h.only6 = true; break;
-		case 't': h.mptcp = true; break;
-		case 'f': h.tfo = true; break;
-		case 'x': h.transparent = true; break;
-		case 'r': h.rst = true; break;
-		case 'h': h.hold = true; break;
-		case 'p': h.patient = true; break;
-		case 'q': h.quiet = true; break;
-		default: return 2;
+		case 'b':
+			h.bind = optarg;
+			break;
+		case 'd':
+			h.dev = optarg;
+			break;
+		case 'm':
+			h.mark = (unsigned)strtoul(optarg, NULL, 0);
+			break;
+		case 'u':
+			h.first = optarg;
+			break;
+		case 'n':
+			h.repeat = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case 'w':
+			h.window = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case '6':
+			h.six = true;
+			break;
+		case 'o':
+			h.six = h.only6 = true;
+			break;
+		case 't':
+			h.mptcp = true;
+			break;
+		case 'f':
+			h.tfo = true;
+			break;
+		case 'x':
+			h.transparent = true;
+			break;
+		case 'r':
+			h.rst = true;
+			break;
+		case 'h':
+			h.hold = true;
+			break;
+		case 'p':
+			h.patient = true;
+			break;
+		case 'q':
+			h.quiet = true;
+			break;
+		default:
+			return 2;
 		}
 	argc -= optind;
 	argv += optind;
@@ -364,7 +402,8 @@ int main(int argc, char **argv)
 		return cmd_storm(&h, argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[0], "app"))
 		return cmd_app(&h, argc - 1, argv + 1);
-	fprintf(stderr, "capture_dial [-b ADDR[:PORT]] [-d DEV] [-m MARK] [-u FIRST] [-6otfxrhqp] [-n N] [-w WINDOW] "
+	fprintf(stderr, "capture_dial [-b ADDR[:PORT]] [-d DEV] [-m MARK] [-u FIRST] [-6otfxrhqp] "
+			"[-n N] [-w WINDOW] "
 			"dial TO | storm TO [EXPECT] | app AT [BACKLOG]\n");
 	return 2;
 }

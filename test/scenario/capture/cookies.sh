@@ -5,9 +5,7 @@ N=${CAP_COOKIES:-6000}
 cap_up
 cap_pod a 2
 A=10.92.0.2 A6=fd92::2
-came_back() { # cookies that were answered, in the pod
-	mesh_in a awk '/^TcpExt:/ && n++ { for (i = 1; i <= NF; i++) if (h[i] == "SyncookiesRecv") print $i } { split($0, h, " ") }' /proc/net/netstat
-}
+came_back() { tcp_stat a SyncookiesRecv; } # cookies that were answered, in the pod
 go() { # COUNT WINDOW FROM TO EXPECT TEXT
 	storm "$3" -n "$1" -w "$2" -- "$4" "$5 $4 "
 	is "$(value good)" "$1" "tcp_syncookies=$mode: $6"

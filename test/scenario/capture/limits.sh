@@ -8,7 +8,6 @@ cap_pod a 2
 cap_serve a hold:4
 cap_enrol a
 cap_mesh_pod b 3
-A=10.92.0.2
 
 # connects that stay half-open, begun in the background and held there
 stuck() { # NAME TO COUNT

@@ -13,7 +13,7 @@ for ((i = 0; i < CLIENTS; i++)); do
 	MESH_PID[hold$i]=$!
 	MESH_PIDS+=("$!")
 done
-all_held() { [ "$(cat "$MESH_W"/log/hold* | grep -c begun)" = $CLIENTS ]; }
+all_held() { [ "$(cat "$MESH_W"/log/hold* | grep -c begun)" = "$CLIENTS" ]; }
 mesh_wait 60 "$HOLD connections" all_held
 is "$(sed -n 's/.*good=\([0-9]*\).*/\1/p' "$MESH_W"/log/hold* | awk '{n += $1} END {print n}')" "$HOLD" "$HOLD held at a time, all destinations right"
 grep -h begun "$MESH_W"/log/hold* | sed "s/^/# /"

@@ -42,8 +42,7 @@ dial fast -f $X:80
 saw "peer=$X:80 self=10.92.0.4:* said=out $X:80 127.0.0.1:*" "TCP Fast Open with data in the SYN"
 dial fast -f 10.92.0.4:8080
 saw "peer=10.92.0.4:8080 self=10.92.0.4:* said=app 10.92.0.4:8080 10.92.0.4:*" "TCP Fast Open to the own pod address"
-is "$(mesh_in fast awk '/^TcpExt:/ && n++ { for (i = 1; i <= NF; i++) if (h[i] == "TCPFastOpenPassive") print $i } { split($0, h, " ") }' /proc/net/netstat)" 2 \
-	"both were accepted that way"
+is "$(tcp_stat fast TCPFastOpenPassive)" 2 "both were accepted that way"
 dial a -m 0x539 $X:80
 saw "peer=$X:80 self=$A:* said=out $X:80 127.0.0.1:*" "an app that sets the proxy's mark is captured all the same"
 if mesh_in a cat /proc/sys/net/mptcp/enabled >/dev/null 2>&1; then
