@@ -148,7 +148,8 @@ unit: build-unit ## unit tests and fuzzers' corpora only
 	$(Q)$(RUN) $(RUN_UNIT)
 golden: build-scenario ## golden tests only: a file in, a file out
 	$(Q)$(RUN) $(RUN_GOLD)
-golden-update: build-scenario ## writes the golden files anew and shows what changed
+golden-update: build-scenario build-unit ## write the golden files anew and show what changed
+	$(Q)cd $(CURDIR) && WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/xds/golden_test >/dev/null; git diff --stat test/golden
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/files.sh
 scenario: build-scenario ## scenarios only: two nodes with real programs in network namespaces, as root
 	$(Q)$(RUN) $(RUN_SCEN)

@@ -45,6 +45,7 @@ one() { # KIND PATH
 	local kind=$1 path=$2 name log limit rc t0 counts p f s run=() args=() text
 	name=$path
 	[[ $path == */test/unit/* ]] && name=${path#*/test/unit/}
+	[[ $path =~ [-/](tsan|release)/test/unit/ ]] && name=$name@${BASH_REMATCH[1]}
 	[[ $path == */test/fuzz/* ]] && name=${path#*/test/fuzz/}
 	name=$kind/${name#test/"$kind"/}
 	[[ -z ${T:-} || $name =~ $T ]] || return 0
