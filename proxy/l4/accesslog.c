@@ -1,7 +1,5 @@
 #include "proxy/l4/accesslog.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -24,15 +22,16 @@ static void put(struct out *o, const char *s)
 	put_n(o, s, strlen(s));
 }
 
-__attribute__((format(printf, 2, 3))) static void putf(struct out *o, const char *fmt, ...)
+static void put_num(struct out *o, uint64_t v, unsigned width)
 {
-	char buf[128];
-	va_list ap;
+	char digits[24];
+	size_t at = sizeof(digits);
 
-	va_start(ap, fmt);
-	vsnprintf(buf, sizeof(buf), fmt, ap);
-	va_end(ap);
-	put(o, buf);
+	do {
+		digits[--at] = (char)('0' + v % 10);
+		v /= 10;
+	} while (v || sizeof(digits) - at < width);
+	put_n(o, digits + at, sizeof(digits) - at);
 }
 
 /* Names of peers are bytes that others chose: what could end a line or a string, or is no ASCII, is
@@ -57,6 +56,33 @@ static size_t utf8_len(const unsigned char *s)
 	return n;
 }
 
+static bool is_plain(unsigned char c)
+{
+	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+/* What is not plain, at most 6 bytes; moves *s on. */
+static size_t escape(char *dst, const unsigned char **s)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t len = **s < 0x80 ? 0 : utf8_len(*s);
+
+	if (len) {
+		memcpy(dst, *s, len);
+		*s += len;
+		return len;
+	}
+	if (**s == '"' || **s == '\\') {
+		dst[0] = '\\';
+		dst[1] = (char)*(*s)++;
+		return 2;
+	}
+	memcpy(dst, "\\u00", 4);
+	dst[4] = hex[**s >> 4];
+	dst[5] = hex[*(*s)++ & 15];
+	return 6;
+}
+
 static void put_quoted(struct out *o, const char *text)
 {
 	const unsigned char *s = (const unsigned char *)text;
@@ -64,25 +90,15 @@ static void put_quoted(struct out *o, const char *text)
 	size_t n = 0;
 
 	field[n++] = '"';
-	while (*s) {
-		size_t len = *s < 0x80 ? 1 : utf8_len(s);
-
-		if (n > WEFT_ACCESS_FIELD_MAX - 10) {
-			memcpy(field + n, "...", 3);
-			n += 3;
-			break;
-		}
-		if (*s == '"' || *s == '\\') {
-			field[n++] = '\\';
-			field[n++] = (char)*s;
-		} else if (!len || *s < 0x20 || *s == 0x7f) {
-			n += (size_t)snprintf(field + n, 8, "\\u%04x", *s);
-			len = 1;
-		} else {
-			memcpy(field + n, s, len);
-			n += len;
-		}
-		s += len;
+	while (*s && n <= WEFT_ACCESS_FIELD_MAX - 10) {
+		if (is_plain(*s))
+			field[n++] = (char)*s++;
+		else
+			n += escape(field + n, &s);
+	}
+	if (*s) {
+		memcpy(field + n, "...", 3);
+		n += 3;
 	}
 	field[n++] = '"';
 	put_n(o, field, n);
@@ -92,11 +108,22 @@ static void put_time(struct out *o, int64_t us)
 {
 	time_t sec = us / 1000000;
 	struct tm tm;
-	char buf[32];
 
 	gmtime_r(&sec, &tm);
-	strftime(buf, sizeof(buf), "%Y-%m-%dT%H:%M:%S", &tm);
-	putf(o, "%s.%06dZ", buf, (int)(us % 1000000));
+	put_num(o, (uint64_t)(tm.tm_year + 1900), 4);
+	put(o, "-");
+	put_num(o, (uint64_t)(tm.tm_mon + 1), 2);
+	put(o, "-");
+	put_num(o, (uint64_t)tm.tm_mday, 2);
+	put(o, "T");
+	put_num(o, (uint64_t)tm.tm_hour, 2);
+	put(o, ":");
+	put_num(o, (uint64_t)tm.tm_min, 2);
+	put(o, ":");
+	put_num(o, (uint64_t)tm.tm_sec, 2);
+	put(o, ".");
+	put_num(o, (uint64_t)(us % 1000000), 6);
+	put(o, "Z");
 }
 
 /* Text writes addresses and numbers bare, as upstream does; JSON writes only numbers bare. */
@@ -135,13 +162,15 @@ static void field_addr(struct line *l, const char *k, const struct weft_sockaddr
 		return;
 	key(l, k);
 	weft_sockaddr_text(a, text, sizeof(text));
-	putf(&l->o, l->json ? "\"%s\"" : "%s", text);
+	put(&l->o, l->json ? "\"" : "");
+	put(&l->o, text);
+	put(&l->o, l->json ? "\"" : "");
 }
 
 static void field_num(struct line *l, const char *k, uint64_t v)
 {
 	key(l, k);
-	putf(&l->o, "%llu", (unsigned long long)v);
+	put_num(&l->o, v, 1);
 }
 
 static void line_start(struct line *l, const struct weft_access_rec *r)
@@ -149,21 +178,25 @@ static void line_start(struct line *l, const struct weft_access_rec *r)
 	static const char *const levels[] = {"info", "warn", "error", "debug"};
 
 	if (l->json) {
-		putf(&l->o, "{\"level\":\"%s\",\"time\":\"", levels[r->level]);
+		put(&l->o, "{\"level\":\"");
+		put(&l->o, levels[r->level]);
+		put(&l->o, "\",\"time\":\"");
 		put_time(&l->o, r->time_us);
 		put(&l->o, "\",\"scope\":\"access\",\"message\":");
 		put_quoted(&l->o, r->message);
 		return;
 	}
 	put_time(&l->o, r->time_us);
-	putf(&l->o, "\t%s\taccess\t%s", levels[r->level], r->message);
+	put(&l->o, "\t");
+	put(&l->o, levels[r->level]);
+	put(&l->o, "\taccess\t");
+	put(&l->o, r->message);
 }
 
 size_t weft_access_format(enum weft_log_format f, const struct weft_access_rec *r, char *dst)
 {
 	struct line l = {
 		.o = {dst, 0, WEFT_ACCESS_LINE_MAX - 2}, .json = f == WEFT_LOG_JSON, .first = true};
-	char ms[32];
 
 	line_start(&l, r);
 	field_addr(&l, "src.addr", r->src.addr);
@@ -182,8 +215,10 @@ size_t weft_access_format(enum weft_log_format f, const struct weft_access_rec *
 	if (r->reason) {
 		field_num(&l, "bytes_sent", r->sent);
 		field_num(&l, "bytes_recv", r->received);
-		snprintf(ms, sizeof(ms), "%llums", (unsigned long long)r->duration_ms);
-		field_text(&l, "duration", ms);
+		key(&l, "duration");
+		put(&l.o, "\"");
+		put_num(&l.o, r->duration_ms, 1);
+		put(&l.o, "ms\"");
 		field_text(&l, "reason", r->reason);
 		field_text(&l, "error", r->error);
 	}
