@@ -218,6 +218,13 @@ static void begin(const struct how *h, struct storm *s, int ep, const struct wef
 	s->open++;
 }
 
+static void reset(int fd)
+{
+	struct linger now = {1, 0};
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
 static void end(const struct how *h, struct storm *s, int ep, int fd)
 {
 	char line[LINE];
@@ -228,7 +235,7 @@ static void end(const struct how *h, struct storm *s, int ep, int fd)
 		s->refused++;
 	} else {
 		line[n < 0 ? 0 : n] = '\0';
-		if (!strncmp(line, s->expect, strlen(s->expect)))
+		if (n > 0 && !strncmp(line, s->expect, strlen(s->expect)))
 			s->good++;
 		else
 			s->wrong++;
@@ -238,6 +245,8 @@ static void end(const struct how *h, struct storm *s, int ep, int fd)
 		s->held[s->good + s->wrong - 1] = fd;
 		return;
 	}
+	if (h->rst)
+		reset(fd);
 	close(fd); /* the client first: TIME_WAIT stays here */
 }
 
@@ -273,10 +282,8 @@ static int cmd_storm(const struct how *h, int n, char **v)
 		if (r < 0)
 			die("stdin");
 		for (unsigned i = 0; i < s.good + s.wrong; i++) {
-			struct linger now = {1, 0};
-
 			if (h->rst)
-				setsockopt(s.held[i], SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+				reset(s.held[i]);
 			close(s.held[i]);
 		}
 		printf("released\n");
