@@ -210,6 +210,7 @@ static int allow_with_arguments(scmp_filter_ctx ctx)
 		SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | new_spaces, CLONE_THREAD);
 	const struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid());
 	const struct scmp_arg_cmp set_name = SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME);
+	const struct scmp_arg_cmp get_name = SCMP_A0(SCMP_CMP_EQ, PR_GET_NAME);
 	const struct scmp_arg_cmp get_limit = SCMP_A2(SCMP_CMP_EQ, 0);
 	int err = 0;
 
@@ -240,6 +241,8 @@ static int allow_with_arguments(scmp_filter_ctx ctx)
 		err = allow_if(ctx, SCMP_SYS(kill), 1, &self);
 	if (!err)
 		err = allow_if(ctx, SCMP_SYS(prctl), 1, &set_name);
+	if (!err)
+		err = allow_if(ctx, SCMP_SYS(prctl), 1, &get_name);
 	if (!err)
 		err = allow_if(ctx, SCMP_SYS(prlimit64), 1, &get_limit);
 	return err ? err : allow_sockets(ctx);

@@ -124,7 +124,12 @@ static void pin_thread(int id)
 static void *thread_main(void *arg)
 {
 	struct weft_worker *w = arg;
+	char name[16];
 
+	/* by itself: another thread's name is set through a file that a sealed process may not
+	 * write */
+	snprintf(name, sizeof(name), "weft-w%d", w->id);
+	pthread_setname_np(pthread_self(), name);
 	if (w->priv->pin)
 		pin_thread(w->id);
 	weft_worker_run(w);
@@ -133,7 +138,6 @@ static void *thread_main(void *arg)
 
 int weft_worker_start(struct weft_worker *w, bool pin_cpu)
 {
-	char name[16];
 	int err;
 
 	w->priv->pin = pin_cpu;
@@ -141,8 +145,6 @@ int weft_worker_start(struct weft_worker *w, bool pin_cpu)
 	if (err)
 		return -err;
 	w->priv->started = true;
-	snprintf(name, sizeof(name), "weft-w%d", w->id);
-	pthread_setname_np(w->priv->thread, name);
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -221,7 +222,10 @@ static void check_fd_passing(void)
 static void on_post(struct weft_worker *w, void *arg)
 {
 	void *p = malloc(8 << 20); /* an arena of its own, by mmap */
+	char name[16] = "";
 
+	CHECK(!pthread_getname_np(pthread_self(), name, sizeof(name)));
+	CHECK(!strcmp(name, "weft-w0"));
 	CHECK(p);
 	memset(p, 1, 8 << 20);
 	free(p);
