@@ -1,5 +1,6 @@
 #include "xds/client.h"
 #include "proxy/core/arena.h"
+#include "proxy/core/worker.h"
 #include "xds/client_priv.h"
 #include <errno.h>
 #include <event2/buffer.h>
@@ -9,7 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { STREAM_WINDOW = 1 << 20 };
+enum { STREAM_WINDOW = 1 << 20, ANSWER_MS = 10000 };
 static const char ads_path[] =
 	"/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
@@ -44,9 +45,10 @@ static void lost(struct weft_xds_client *c, const char *why)
 	c->s = NULL;
 	weft_grpc_in_done(&c->in);
 	evbuffer_drain(c->out, evbuffer_get_length(c->out));
+	event_del(c->ev_answer);
 	if (c->heard)
 		c->backoff_ms = WEFT_XDS_BACKOFF_MIN_MS;
-	c->heard = false;
+	c->heard = c->broken = false;
 	dial_later(c);
 	tell(c, false);
 	if (c->conf.lost)
@@ -60,6 +62,16 @@ static void on_down(void *owner, const char *why)
 
 /* ---- HTTP/2 */
 
+static void drop_for_status(struct weft_xds_client *c, const struct weft_h2_headers *h)
+{
+	const char *status = weft_h2_headers_get(h, "grpc-status");
+	const char *message = weft_h2_headers_get(h, "grpc-message");
+
+	snprintf(c->why, sizeof(c->why), "the server ended the stream: grpc-status %.8s %.256s",
+		 status ?: "unknown", message ?: "");
+	weft_xds_link_drop(c->link, c->why);
+}
+
 static void on_headers(struct weft_h2_stream *s, const struct weft_h2_headers *h, bool end)
 {
 	struct weft_xds_client *c = weft_h2_stream_user(s);
@@ -69,9 +81,22 @@ static void on_headers(struct weft_h2_stream *s, const struct weft_h2_headers *h
 	if (!status || strcmp(status, "200") || !type || strncmp(type, "application/grpc", 16))
 		weft_xds_link_drop(c->link, "the server does not speak gRPC here");
 	else if (end)
-		weft_xds_link_drop(c->link, "the server refused the stream");
+		drop_for_status(c, h);
 	else
 		tell(c, true);
+	event_del(c->ev_answer);
+}
+
+static void on_trailers(struct weft_h2_stream *s, const struct weft_h2_headers *h)
+{
+	drop_for_status(weft_h2_stream_user(s), h);
+}
+
+static void on_answer_late(evutil_socket_t fd, short what, void *arg)
+{
+	struct weft_xds_client *c = arg;
+
+	weft_xds_link_drop(c->link, "no answer to the stream in time");
 }
 
 static void on_data(struct weft_h2_stream *s, const uint8_t *p, size_t n)
@@ -82,6 +107,8 @@ static void on_data(struct weft_h2_stream *s, const uint8_t *p, size_t n)
 	int r;
 
 	weft_h2_consume(s, n);
+	if (c->broken)
+		return;
 	weft_grpc_in_feed(&c->in, p, n);
 	while ((r = weft_grpc_in_next(&c->in, &m, &len)) == 1) {
 		c->heard = true;
@@ -90,6 +117,7 @@ static void on_data(struct weft_h2_stream *s, const uint8_t *p, size_t n)
 		if (r)
 			break;
 	}
+	c->broken = r != 0;
 	if (r)
 		weft_xds_link_drop(c->link, r == -EMSGSIZE ? "a response is too large"
 							   : "a response cannot be read");
@@ -128,6 +156,7 @@ static void on_settings(struct weft_h2 *h)
 static const struct weft_h2_ops h2_ops = {
 	.headers = on_headers,
 	.data = on_data,
+	.trailers = on_trailers,
 	.end = on_end,
 	.closed = on_stream_closed,
 	.pull = on_pull,
@@ -170,7 +199,8 @@ static void start_stream(struct weft_xds_client *c)
 		header("content-type", "application/grpc"),
 		header("te", "trailers"),
 	};
-
+	const struct timeval tv = {ANSWER_MS / 1000, 0};
+	event_add(c->ev_answer, &tv);
 	weft_grpc_in_init(&c->in, WEFT_XDS_MESSAGE_MAX);
 	c->s = weft_h2_request(weft_xds_link_h2(c->link), h, sizeof(h) / sizeof(h[0]), true, c);
 	if (!c->s) {
@@ -220,7 +250,8 @@ struct weft_xds_client *weft_xds_client_new(struct event_base *base,
 	c->backoff_ms = WEFT_XDS_BACKOFF_MIN_MS;
 	c->out = evbuffer_new();
 	c->ev_dial = event_new(base, -1, 0, on_dial, c);
-	if (!c->out || !c->ev_dial)
+	c->ev_answer = event_new(base, -1, 0, on_answer_late, c);
+	if (!c->out || !c->ev_dial || !c->ev_answer)
 		abort();
 	return c;
 }
@@ -255,6 +286,7 @@ void weft_xds_client_free(struct weft_xds_client *c)
 	for (size_t i = 0; i < c->n_types; i++)
 		weft_xds_held_free(&c->types[i]);
 	event_free(c->ev_dial);
+	event_free(c->ev_answer);
 	evbuffer_free(c->out);
 	free((char *)c->conf.path);
 	free((char *)c->conf.node_id);

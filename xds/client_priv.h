@@ -32,13 +32,14 @@ struct weft_xds_client {
 	struct weft_xds_client_conf conf; /* strings are ours */
 	struct xtype types[CLIENT_TYPES_MAX];
 	size_t n_types;
-	struct event *ev_dial;
+	struct event *ev_dial, *ev_answer;
 	unsigned backoff_ms;
 	struct weft_xds_link *link;
 	struct weft_h2_stream *s;
 	struct weft_grpc_in in;
 	struct evbuffer *out;
-	bool connected, heard;
+	bool connected, heard, broken;
+	char why[320]; /* the server's reason to end the stream */
 	/* of the response being applied */
 	struct xtype *applying;
 	char nack[CLIENT_NACK_MAX];

@@ -18,9 +18,9 @@ struct weft_xds_link {
 	struct weft_h2 *h2;
 	struct weft_xds_link_conf conf;
 	struct event *ev_push, *ev_time;
-	uint64_t heard_ns;
-	const char *drop; /* why it is to go */
-	bool up, pinged, dead;
+	uint64_t heard_ns, pinged_ns; /* pinged_ns 0: no PING is out */
+	const char *drop;	      /* why it is to go */
+	bool up, dead;
 };
 
 /* Nothing of l may be touched after it. */
@@ -120,13 +120,13 @@ static void on_time(evutil_socket_t fd, short what, void *arg)
 
 	if (!l->up) {
 		down(l, "no HTTP/2 handshake in time");
-	} else if (l->pinged && quiet >= l->conf.times.pong) {
+	} else if (l->pinged_ns && l->heard_ns < l->pinged_ns) {
 		down(l, "no answer to a ping");
 	} else if (quiet < l->conf.times.ping) {
-		l->pinged = false;
+		l->pinged_ns = 0;
 		arm(l, l->conf.times.ping - quiet);
 	} else {
-		l->pinged = true;
+		l->pinged_ns = weft_now_ns();
 		weft_h2_ping(l->h2);
 		arm(l, l->conf.times.pong);
 		turn(l);

@@ -1,5 +1,6 @@
 #include "xds/server.h"
 #include "proxy/core/arena.h"
+#include "proxy/core/worker.h"
 #include "xds/proto/discovery.pb-c.h"
 #include "xds/server_priv.h"
 #include "xds/wire.h"
@@ -428,15 +429,14 @@ struct weft_xds_server *weft_xds_server_new(struct event_base *base,
 
 int weft_xds_server_listen(struct weft_xds_server *s, int fd, struct weft_err *reterr)
 {
-	int flags = fcntl(fd, F_GETFL), listening = 0, err;
+	int flags = fcntl(fd, F_GETFL), listening = 0;
 	socklen_t n = sizeof(listening);
 	struct xlistener *l;
 
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ||
 	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &n) || !listening) {
-		err = listening || !errno ? EINVAL : errno;
 		close(fd);
-		return weft_fail(reterr, NULL, err, "xDS socket: must be a listening socket");
+		return weft_fail(reterr, NULL, EINVAL, "xDS socket: must be a listening socket");
 	}
 	l = weft_xcalloc(1, sizeof(*l));
 	l->server = s;

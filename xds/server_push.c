@@ -1,6 +1,7 @@
 /* The next response of a stream. Only the newest state is sent: a slow client skips what it missed.
  */
 #include "proxy/core/arena.h"
+#include "proxy/core/worker.h"
 #include "xds/proto/discovery.pb-c.h"
 #include "xds/server_priv.h"
 #include <event2/buffer.h>

@@ -3,6 +3,7 @@
 #include "xds/server_priv.h"
 #include <event2/event.h>
 #include <stdio.h>
+#include <xxhash.h>
 
 const struct weft_xds_type *const weft_xds_types[WEFT_XDS_TYPES] = {
 #define XDS_TYPE(name, url, brief, desc) &weft_xds_type_##name,
