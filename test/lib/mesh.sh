@@ -122,7 +122,7 @@ mesh_pod() { # NODE NS/NAME SA N [LABEL: VALUE...]: namespace, addresses .N, and
 		EOF
 		for l in "$@"; do printf '    %s\n' "$l"; done
 		cat <<-EOF
-			spec: {nodeName: node$node, serviceAccountName: $sa}
+			spec: {nodeName: node-${node,,}, serviceAccountName: $sa}
 			status:
 			  phase: Running
 			  podIPs: [{ip: 10.91.$num.$n}, {ip: "fd91:$num::$n"}]
@@ -157,7 +157,7 @@ mesh_wait() { # SECONDS WHAT COMMAND...: until the command succeeds
 }
 
 mesh_agent() { # NODE
-	mesh_spawn "agent$1" "n$1" "$MESH_W/log/agent$1.log" "$MESH_BIN/weft-agent" --config "$MESH_W/config" --node "node$1" \
+	mesh_spawn "agent$1" "n$1" "$MESH_W/log/agent$1.log" "$MESH_BIN/weft-agent" --config "$MESH_W/config" --node "node-${1,,}" \
 		--run-dir "$MESH_W/$1" --state-dir "$MESH_W/state" --pin-dir "$MESH_W/bpf/$1" --proxy-user "$MESH_USER" \
 		--instance "$MESH_PREFIX$1" --log-level "${MESH_LOG:-info}"
 }
