@@ -417,6 +417,18 @@ static void on_workload(void *arg, const struct weft_workload *w)
 		out_end(o, WEFT_REASON_NO_WORKLOAD, "");
 }
 
+/* Capture goes over loopback: the client's address is its pod's, of the family that it dialled. */
+static struct weft_ip client_ip(const struct weft_npod *pod, const struct weft_ip *peer,
+				const struct weft_ip *dst)
+{
+	if (!weft_ip_is_loopback(peer))
+		return *peer;
+	for (size_t i = 0; i < pod->n_addrs; i++)
+		if (pod->addrs[i].family == dst->family)
+			return pod->addrs[i];
+	return pod->n_addrs ? pod->addrs[0] : *peer;
+}
+
 void weft_outbound_accept(struct weft_wstate *ws, struct weft_npod *pod, int fd,
 			  const struct weft_sockaddr *peer)
 {
@@ -436,6 +448,7 @@ void weft_outbound_accept(struct weft_wstate *ws, struct weft_npod *pod, int fd,
 		return;
 	}
 	o->live.flow.dst = o->set->dst;
+	o->live.flow.src.ip = client_ip(pod, &peer->ip, &o->set->dst.ip);
 	if (!room) {
 		out_end(o, WEFT_REASON_LIMIT, "connections");
 		return;
