@@ -401,7 +401,7 @@ void check_authorization_policy(struct check *c)
 			check_note(
 				c, check_at(c, s, "rules", (int)i), &at,
 				"has attributes of HTTP, which the node's proxy does not see: %s",
-				deny ? "only the rest of the rule is enforced"
+				deny ? "they are taken as matching, so that more is denied"
 				     : "the rule allows nothing");
 	}
 }
