@@ -114,7 +114,9 @@ int weft_metrics_listen(const struct weft_sockaddr *at, struct weft_err *reterr)
 		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	}
 	n = weft_sockaddr_to_kernel(&use, 0, &ss);
+	/* a successor listens while we drain */
 	if (fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) &&
+	    !setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) &&
 	    (use.ip.family == 4 || !setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off))) &&
 	    !bind(fd, (struct sockaddr *)&ss, n) && !listen(fd, 128))
 		return fd;
