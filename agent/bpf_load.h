@@ -41,8 +41,8 @@ int weft_bpf_unload(const char *pin_dir, struct weft_err *reterr);
 int weft_bpf_pod_set(struct weft_bpf *b, const struct weft_bpf_pod *p, struct weft_err *reterr);
 /* Releases capture; what is gone already is no error. */
 int weft_bpf_pod_del(struct weft_bpf *b, const char *uid, uint64_t cookie, struct weft_err *reterr);
-/* fd stays the caller's. The steering ends by itself when the last descriptor of the socket is closed.
- * -EINVAL: not a listening socket of the kind's family, or an address of another. */
+/* fd stays the caller's. The steering ends by itself when the last descriptor of the socket is
+ * closed. -EINVAL: not a listening socket of the kind's family, or an address of another. */
 int weft_bpf_listener_set(struct weft_bpf *b, const struct weft_ip *pod_ip,
 			  enum weft_bpf_listener kind, int fd, struct weft_err *reterr);
 /* The root's id: -EINVAL. */
@@ -55,7 +55,8 @@ int weft_bpf_each_pinned(struct weft_bpf *b,
 int weft_netns_cookie(int netns_fd, uint64_t *ret);
 
 /* One line a feature: name, "found" | "fallback" | "fatal", detail. Forks for the trial.
- * Returns the number of fatal ones; *ret_n may not exceed max, what does not fit is only counted. */
+ * Returns the number of fatal ones; *ret_n may not exceed max, what does not fit is only counted.
+ */
 struct weft_feature {
 	char name[40], state[12], detail[160];
 };
