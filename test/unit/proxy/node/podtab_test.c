@@ -217,7 +217,7 @@ static void give_sockets(const char *uid, int kind, unsigned n)
 {
 	Weft__Broker__ToProxy m = WEFT__BROKER__TO_PROXY__INIT;
 	Weft__Broker__Sockets s = WEFT__BROKER__SOCKETS__INIT;
-	int fds[WEFT_WANT_MAX];
+	int fds[WEFT_WANT_MAX] = {0};
 
 	for (unsigned i = 0; i < n; i++)
 		fds[i] = socket(AF_INET, SOCK_STREAM, 0);
