@@ -82,7 +82,8 @@ static int service_dial(struct explain *t, const struct weft_service *s, struct 
 	for (size_t i = 0; i < s->n_vips; i++) {
 		const struct weft_service_vip *v = &s->vips[i];
 
-		if (strcmp(v->network, network) || v->cidr.len != weft_ip_bytes(&v->cidr.ip) * 8)
+		if (strcmp(v->network, network) != 0 ||
+		    v->cidr.len != weft_ip_bytes(&v->cidr.ip) * 8)
 			continue;
 		if (!any || (any->family != family && v->cidr.ip.family == family))
 			any = &v->cidr.ip;

@@ -112,7 +112,7 @@ static void say_refused(struct explain *t)
 	for (size_t i = 0, used = 0; t->svc && i < t->svc->n_ports && used < sizeof(ports) - 8; i++)
 		used += (size_t)snprintf(ports + used, sizeof(ports) - used, "%s%u", i ? ", " : "",
 					 t->svc->ports[i].service_port);
-	if (t->reason == WEFT_REASON_NO_PORT)
+	if (t->reason == WEFT_REASON_NO_PORT && t->svc)
 		snprintf(t->why, sizeof(t->why),
 			 "Service %s (%s) has no port %u that an endpoint answers; its ports are: "
 			 "%s.",
@@ -297,7 +297,7 @@ static void path_text(FILE *f, const json_t *p)
 		fprintf(f, "refused\n");
 		return;
 	}
-	if (strcmp(get(p, "kind"), "hbone")) {
+	if (strcmp(get(p, "kind"), "hbone") != 0) {
 		fprintf(f, "plain TCP to %s%s\n", get(p, "dial"),
 			is(p, "captured") ? "" : ", not captured");
 		return;

@@ -166,7 +166,7 @@ static void diff_make(struct diff *d, const struct result *old, const struct res
 
 		if (!same)
 			d->set[d->n_set++] = new->v[k];
-		if (!same || strcmp(old->v[i].source, new->v[k].source))
+		if (!same || strcmp(old->v[i].source, new->v[k].source) != 0)
 			d->model[d->n_model++] = change_of(&new->v[k]);
 		i += !c;
 		k++;
@@ -198,7 +198,7 @@ static void model_update(struct weft_store *s, struct tr *t, struct diff *d)
 {
 	struct weft_model *old = s->model;
 
-	if (strcmp(s->network, t->mesh.network)) { /* every look-up starts from it */
+	if (strcmp(s->network, t->mesh.network) != 0) { /* every look-up starts from it */
 		free(s->network);
 		s->network = weft_xstrdup(t->mesh.network);
 		weft_model_unref(old);
@@ -290,7 +290,7 @@ size_t weft_store_pods(struct weft_store *s, const char *node, const struct weft
 		const struct tr_pod *p = &r->pods[i];
 		struct weft_store_pod *to = &s->node_pods[n];
 
-		if (!p->enrolled || strcmp(p->node, node))
+		if (!p->enrolled || strcmp(p->node, node) != 0)
 			continue;
 		*to = (struct weft_store_pod){.identity = p->identity, .source = p->source};
 		to->conf = (struct weft_pod_conf){.uid = p->uid,
@@ -324,7 +324,7 @@ size_t weft_store_identities(struct weft_store *s, const char *node, const char 
 	if (n)
 		qsort(s->node_ids, n, sizeof(*s->node_ids), text_order);
 	for (size_t i = 0; i < n; i++)
-		if (!kept || strcmp(s->node_ids[kept - 1], s->node_ids[i]))
+		if (!kept || strcmp(s->node_ids[kept - 1], s->node_ids[i]) != 0)
 			s->node_ids[kept++] = s->node_ids[i];
 	*ret = s->node_ids;
 	return kept;

@@ -69,7 +69,7 @@ bool tr_selects(Weft__Kube__ObjectMeta__LabelsEntry *const *selector, size_t n,
 	for (size_t i = 0; i < n; i++) {
 		const char *v = weft_meta_label(m, selector[i]->key);
 
-		if (!v || strcmp(v, selector[i]->value ? selector[i]->value : ""))
+		if (!v || strcmp(v, selector[i]->value ? selector[i]->value : "") != 0)
 			return false;
 	}
 	return true;
@@ -185,7 +185,7 @@ static bool ready(const struct tr_pod *p)
 		if (s->conditions[i]->type && !strcmp(s->conditions[i]->type, "Ready"))
 			return s->conditions[i]->status &&
 			       !strcmp(s->conditions[i]->status, "True");
-	return !s || !s->phase || strcmp(s->phase, "Pending");
+	return !s || !s->phase || strcmp(s->phase, "Pending") != 0;
 }
 
 /* The name that the pods of one deployment have in common. */
@@ -263,7 +263,7 @@ static void pod_workload(struct tr *t, struct tr_pod *p)
 	w->name = weft_arena_strdup(t->a, p->o->name);
 	w->namespace_ = weft_arena_strdup(t->a, p->o->ns);
 	w->service_account = weft_arena_strdup(t->a, p->sa);
-	if (strcmp(t->mesh.trust_domain, "cluster.local"))
+	if (strcmp(t->mesh.trust_domain, "cluster.local") != 0)
 		w->trust_domain = weft_arena_strdup(t->a, t->mesh.trust_domain);
 	if (*t->mesh.network)
 		w->network = weft_arena_strdup(t->a, t->mesh.network);
@@ -407,8 +407,7 @@ void tr_pods_out(struct tr *t)
 		if (!p->live)
 			continue;
 		if (p->w->n_services)
-			qsort(p->w->services, p->w->n_services, sizeof(p->w->services[0]),
-			      membership_order);
+			qsort(p->w->services, p->w->n_services, sizeof(void *), membership_order);
 		for (size_t k = 0; !p->pod->spec->host_network && k < p->n_addrs; k++)
 			TR_ADD(t, aliases, n,
 			       weft_arena_printf(t->a, "%s/%s", t->mesh.network,

@@ -50,7 +50,7 @@ void *tr_add(struct tr *t, void *v, size_t *n, const void *e, size_t size);
 #define TR_ADD(t, list, n, e)                                                                      \
 	do {                                                                                       \
 		__typeof__((list)[0]) one_ = e;                                                    \
-		(list) = tr_add((t), (list), &(n), &one_, sizeof(one_));                           \
+		(list) = tr_add((t), (list), &(n), &one_, sizeof(__typeof__(one_)));               \
 	} while (0)
 
 /* ---- translate.c */

@@ -147,7 +147,7 @@ static void wide(struct tr *t, const struct weft_object *v, size_t n, const bool
 	for (size_t i = 0; i < t->n_pods; i++) {
 		struct tr_pod *p = &t->pods[i];
 
-		if (!ns || strcmp(ns, p->o->ns)) {
+		if (!ns || strcmp(ns, p->o->ns) != 0) {
 			ns = p->o->ns;
 			mode = wide_mode(t, v, n, ns);
 			mode = mode == UNSET ? mesh : mode;

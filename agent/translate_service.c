@@ -271,7 +271,7 @@ static void slice_ports(struct tr *t, const Weft__Kube__EndpointSlice *slice,
 		for (size_t k = 0; is_tcp(sp->protocol) && k < slice->n_ports; k++) {
 			const Weft__Kube__EndpointPort *ep = slice->ports[k];
 
-			if (strcmp(sp->name ? sp->name : "", ep->name ? ep->name : "") ||
+			if (strcmp(sp->name ? sp->name : "", ep->name ? ep->name : "") != 0 ||
 			    !is_tcp(ep->protocol))
 				continue;
 			TR_ADD(t, list->ports, list->n_ports,

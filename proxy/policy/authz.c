@@ -34,16 +34,16 @@ static void subject_init(struct subject *s, const struct weft_authz_query *q)
 			      .port = q->dst.port,
 			      .ns = "",
 			      .sa = ""};
-	if (!q->peer || strncmp(q->peer, "spiffe://", 9))
+	if (!q->peer || strncmp(q->peer, "spiffe://", 9) != 0)
 		return;
 	s->id = q->peer + 9;
 	s->id_len = strlen(s->id);
 	ns = strchr(s->id, '/');
-	if (!ns || strncmp(ns, "/ns/", 4))
+	if (!ns || strncmp(ns, "/ns/", 4) != 0)
 		goto none;
 	ns += 4;
 	sa = strchr(ns, '/');
-	if (!sa || strncmp(sa, "/sa/", 4) || strchr(sa + 4, '/'))
+	if (!sa || strncmp(sa, "/sa/", 4) != 0 || strchr(sa + 4, '/'))
 		goto none;
 	s->ns = ns;
 	s->ns_len = (size_t)(sa - ns);

@@ -98,7 +98,7 @@ struct weft_cidr_index *weft_cidr_index_new(const struct weft_service *const *se
 			      weft_ip_eq(&v[end].cidr.ip, &v[i].cidr.ip);)
 			end++;
 		*g = (struct group){.network = v[i].network, .cidr = v[i].cidr, .n = end - i};
-		g->v = weft_xcalloc(g->n, sizeof(*g->v));
+		g->v = weft_xcalloc(g->n, sizeof(const struct weft_service *));
 		for (size_t k = i; k < end; k++)
 			g->v[k - i] = v[k].s;
 		g->wider = weft_lpm_get(net->lpm, &g->cidr.ip);

@@ -176,7 +176,7 @@ static int workload_check(const Istio__Workload__Workload *m, const char *name, 
 
 	if (!m->uid || !*m->uid || strlen(m->uid) > UID_MAX)
 		return weft_fail(e, &at_uid, EINVAL, "must have 1..%d bytes", UID_MAX);
-	if (strcmp(m->uid, name))
+	if (strcmp(m->uid, name) != 0)
 		return weft_fail(e, &at_uid, EINVAL,
 				 "must be the resource's name \"%.80s\", is \"%.80s\"", name,
 				 m->uid);
@@ -417,8 +417,8 @@ static int service_check(const Istio__Workload__Service *m, const char *name, st
 		return err;
 	if (!m->hostname || !*m->hostname)
 		return weft_fail(e, &at_host, EINVAL, "must be set");
-	if (strncmp(name, text(m->namespace_), n_ns) || name[n_ns] != '/' ||
-	    strcmp(name + n_ns + 1, m->hostname))
+	if (strncmp(name, text(m->namespace_), n_ns) != 0 || name[n_ns] != '/' ||
+	    strcmp(name + n_ns + 1, m->hostname) != 0)
 		return weft_fail(e, NULL, EINVAL,
 				 "namespace/hostname must be the resource's name \"%.80s\"", name);
 	err = enum_check((int)m->ip_families, 3, "ip_families", e);
@@ -446,11 +446,11 @@ static bool spiffe_ok(const char *s)
 {
 	const char *ns, *sa;
 
-	if (strncmp(s, "spiffe://", 9))
+	if (strncmp(s, "spiffe://", 9) != 0)
 		return false;
 	s += 9;
 	ns = strchr(s, '/');
-	if (!ns || ns == s || strncmp(ns, "/ns/", 4))
+	if (!ns || ns == s || strncmp(ns, "/ns/", 4) != 0)
 		return false;
 	ns += 4;
 	sa = strchr(ns, '/');

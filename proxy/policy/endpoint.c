@@ -95,7 +95,7 @@ static bool usable(const struct want *x, const struct weft_endpoint *e)
 
 	return w->capacity && (w->healthy || x->s->all_health) &&
 	       port_resolve(x->s, e->m, x->port) && !strcmp(w->network, weft_model_network(x->m)) &&
-	       (!x->q->avoid_uid || strcmp(w->uid, x->q->avoid_uid)) &&
+	       (!x->q->avoid_uid || strcmp(w->uid, x->q->avoid_uid) != 0) &&
 	       addr_pick(w, x->s, &x->q->dst.ip, x->family);
 }
 
@@ -273,7 +273,7 @@ static void to_waypoint(const struct weft_model *m, const struct weft_route_quer
 	} else if (q->avoid_uid && !strcmp(w->uid, q->avoid_uid)) {
 		w = NULL;
 	}
-	if (!w || strcmp(w->network, weft_model_network(m)) ||
+	if (!w || strcmp(w->network, weft_model_network(m)) != 0 ||
 	    !(ip = addr_pick(w, x.s, g->by_host ? &q->dst.ip : &g->ip, x.family))) {
 		refuse(r, WEFT_REASON_NO_WAYPOINT);
 		return;
@@ -455,7 +455,7 @@ static const char *why_not(const struct want *x, const struct weft_endpoint *e)
 		return "has no such port";
 	if (!w->capacity)
 		return "capacity 0";
-	if (strcmp(w->network, weft_model_network(x->m)))
+	if (strcmp(w->network, weft_model_network(x->m)) != 0)
 		return "on another network";
 	if (!addr_pick(w, x->s, &x->q->dst.ip, x->family))
 		return "has no address of a family the service allows";

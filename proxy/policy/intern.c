@@ -28,7 +28,7 @@ static uint64_t seed;
 static void grow(void)
 {
 	size_t n = n_buckets ? n_buckets * 2 : 1024;
-	struct str **to = weft_xcalloc(n, sizeof(*to));
+	struct str **to = weft_xcalloc(n, sizeof(struct str *));
 
 	if (!n_buckets)
 		seed = weft_rand64();

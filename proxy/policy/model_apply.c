@@ -299,7 +299,7 @@ static void cidrs_finish(struct apply *a)
 
 	if (!a->cidrs_changed)
 		return;
-	g.v = weft_xcalloc(a->m->n_cidr_services, sizeof(*g.v));
+	g.v = weft_xcalloc(a->m->n_cidr_services, sizeof(const struct weft_service *));
 	if (a->m->n_cidr_services)
 		weft_index_each(a->m->idx[ROOT_SERVICE], cidr_gather_one, &g);
 	weft_cidr_index_unref(a->m->cidrs);
@@ -315,7 +315,8 @@ static void policy_set_change(struct apply *a, const char *ns, const struct weft
 {
 	const struct weft_policy_set *was = weft_model_policy_set(a->m, ns);
 	uint32_t n = was ? was->n : 0;
-	struct weft_policy_set *s = weft_xcalloc(1, sizeof(*s) + (n + 1) * sizeof(s->v[0]));
+	struct weft_policy_set *s =
+		weft_xcalloc(1, sizeof(*s) + (n + 1) * sizeof(const struct weft_policy *));
 	uint64_t hash = weft_hash_text(ns);
 
 	atomic_init(&s->refs, 1);

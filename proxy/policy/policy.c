@@ -193,8 +193,8 @@ static int head_check(const Istio__Security__Authorization *m, const char *name,
 	AT(at_action, NULL, "action", -1);
 	AT(at_ext, NULL, "extensions", -1);
 
-	if (!*text(m->name) || strncmp(name, text(m->namespace_), n) || name[n] != '/' ||
-	    strcmp(name + n + 1, m->name))
+	if (!*text(m->name) || strncmp(name, text(m->namespace_), n) != 0 || name[n] != '/' ||
+	    strcmp(name + n + 1, m->name) != 0)
 		return weft_fail(
 			e, NULL, EINVAL,
 			"namespace/name must be the resource's name \"%.80s\", is \"%.80s/%.80s\"",
