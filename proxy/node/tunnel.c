@@ -172,8 +172,6 @@ static void run_todo(struct weft_tunnel *t)
 		if (t->ops->room)
 			t->ops->room(t);
 	}
-	if (t->retired && t->n_links == 0)
-		weft_tunnel_dirty(t);
 }
 
 static void want_write(struct weft_tunnel *t)
@@ -340,7 +338,7 @@ static void read_some(struct weft_tunnel *t)
 	}
 	if (t->settings && t->phase == PHASE_SETTINGS)
 		becomes_ready(t);
-	if (!t->closing && (weft_h2_want_send(t->h2) || weft_h2_done(t->h2)))
+	if (weft_h2_want_send(t->h2) || weft_h2_done(t->h2) || (t->retired && t->n_links == 0))
 		weft_tunnel_dirty(t);
 }
 

@@ -153,7 +153,8 @@ void weft_flow_close(struct weft_flow *f, enum weft_reason r, const char *detail
 
 	if (n_ended < ENDED_MAX - 1)
 		n_ended++;
-	*e = (struct ended){f->inbound, r, f->sent, f->received};
+	*e = (struct ended){
+		.inbound = f->inbound, .r = r, .sent = f->sent, .received = f->received};
 	snprintf(e->src_id, sizeof(e->src_id), "%.127s", f->src_id);
 	snprintf(e->dst_id, sizeof(e->dst_id), "%.127s", f->dst_id);
 	snprintf(e->detail, sizeof(e->detail), "%s", detail ? detail : "");
