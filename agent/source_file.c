@@ -79,6 +79,7 @@ static bool look(struct weft_source_file *s, int dirfd, struct source_entry *e)
 	}
 	weft_file_unref(e->newest);
 	e->newest = f;
+	s->stirred = true;
 	if (f->n_errors)
 		source_keep_load(s, e);
 	return true;
@@ -124,6 +125,7 @@ static void forget_unseen(struct weft_source_file *s)
 		}
 		source_keep_drop(s, e);
 		source_entry_free(e);
+		s->stirred = true;
 	}
 	s->n = kept;
 }
@@ -191,7 +193,9 @@ static int reload(struct weft_source_file *s)
 			if (s->v[i]->seen)
 				s->v[i]->seen = look(s, fd, s->v[i]);
 		forget_unseen(s);
-		source_decide(s);
+		if (s->stirred || !s->set)
+			source_decide(s);
+		s->stirred = false;
 	}
 	closedir(d);
 	return 0;
@@ -329,6 +333,8 @@ int weft_source_file_open(struct event_base *base, const struct weft_source_file
 	(void)reload(s);
 	if (!s->set)
 		source_decide(s); /* the folder went away this instant: an empty set, told */
+	else
+		source_keep_sweep(s);
 	return 0;
 }
 

@@ -12,8 +12,8 @@ struct weft_source_file;
 
 struct weft_source_file_conf {
 	const char *dir;
-	const char *keep_dir; /* where each file's last good bytes are kept for the next start;
-				 NULL: nowhere */
+	const char *keep_dir; /* of this folder alone: where each file's last good bytes are kept
+				 for the next start; NULL: nowhere */
 	unsigned debounce_ms; /* 0: 60 */
 	unsigned rescan_ms;   /* 0: 3000 */
 	/* The set changed. Borrowed: take a reference to keep it. Called once within open, then
@@ -29,8 +29,8 @@ int weft_source_file_open(struct event_base *base, const struct weft_source_file
 			  struct weft_source_file **ret, struct weft_err *reterr);
 void weft_source_file_close(struct weft_source_file *s);		     /* NULL is fine */
 struct weft_objects *weft_source_file_set(const struct weft_source_file *s); /* borrowed */
-void weft_source_file_rescan(
-	struct weft_source_file *s); /* now, not when inotify says (admin, after own writes) */
+/* Now, not when inotify says (admin, after own writes); not from within a callback. */
+void weft_source_file_rescan(struct weft_source_file *s);
 /* Each file whose newest content is not in use, with its first message. */
 void weft_source_file_each_bad(const struct weft_source_file *s,
 			       void (*fn)(void *ctx, const char *name, int n_errors,

@@ -32,6 +32,7 @@ struct weft_source_file {
 	size_t n, cap;
 	struct weft_objects *set;
 	unsigned long reloads;
+	bool stirred; /* something changed since source_decide */
 	bool gone, settling, watch_told, many_told;
 };
 void source_tell(struct weft_source_file *s, enum weft_log_level level, const char *fmt, ...)
@@ -44,3 +45,4 @@ void source_decide(struct weft_source_file *s);
 void source_keep_load(struct weft_source_file *s, struct source_entry *e);
 void source_keep_store(struct weft_source_file *s, const struct source_entry *e);
 void source_keep_drop(struct weft_source_file *s, const struct source_entry *e);
+void source_keep_sweep(struct weft_source_file *s); /* kept files whose original is gone */

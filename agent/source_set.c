@@ -1,6 +1,7 @@
 /* Which content of each file is used, and what is said about it. */
 #include "agent/source_int.h"
 #include "proxy/core/arena.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -350,4 +351,21 @@ void source_keep_drop(struct weft_source_file *s, const struct source_entry *e)
 
 	if (keep_path(s, e->name, "", path))
 		unlink(path);
+}
+
+void source_keep_sweep(struct weft_source_file *s)
+{
+	DIR *d = s->keep_dir ? opendir(s->keep_dir) : NULL;
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		bool known = false;
+
+		for (size_t i = 0; i < s->n && !known; i++)
+			known = !strcmp(s->v[i]->name, de->d_name);
+		if (!known && weft_config_name(de->d_name))
+			unlinkat(dirfd(d), de->d_name, 0);
+	}
+	if (d)
+		closedir(d);
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { ANCHORS_MAX = 1000, EVENTS_MAX = 2000000 };
+enum { ANCHORS_MAX = 1000, EVENTS_MAX = 2000000, DIRECTIVES_MAX = 100 };
 
 struct anchor {
 	const char *name;
@@ -16,9 +16,10 @@ struct anchor {
 struct yaml_reader {
 	yaml_parser_t p;
 	const char *file;
-	size_t chars;	 /* in the text, less blanks at its end: an error from there on means it was
-			    cut */
-	size_t bad_byte; /* offset reported by libyaml's reader */
+	size_t chars; /* in the text, less blanks at its end: an error from there on means it was
+			 cut */
+	char *copy;   /* of the text, where it had to be changed; owned */
+	bool many_directives;
 	const char *text;
 	size_t n;
 	struct anchor *anchors;
@@ -53,6 +54,67 @@ static int fail(struct yaml_reader *r, int line, int col, int code, const char *
 	return -code;
 }
 
+static int hex4(const char *p)
+{
+	int v = 0;
+
+	for (int i = 0; i < 4; i++) {
+		const char *digits = "0123456789abcdef", *d;
+
+		d = p[i] ? strchr(digits, p[i] | 0x20) : NULL;
+		if (!d || (p[i] < '0'))
+			return -1;
+		v = v << 4 | (int)(d - digits);
+	}
+	return v;
+}
+
+/* JSON writes characters beyond U+FFFF as two escapes, which YAML does not know: they become
+ * \U0010ffff two characters shorter. Returns a copy, or NULL where there is nothing to change. */
+static char *join_surrogates(const char *text, size_t *n)
+{
+	size_t at = 0, out = 0;
+	char *copy;
+
+	while (at < *n && text[at] && strchr(" \t\r\n", text[at]))
+		at++;
+	if (at >= *n || (text[at] != '{' && text[at] != '[') || !memmem(text, *n, "\\u", 2))
+		return NULL;
+	copy = weft_xcalloc(*n + 1, 1);
+	for (size_t i = 0; i < *n;) {
+		int hi = -1, lo = -1;
+
+		if (text[i] == '\\' && *n - i >= 12 && text[i + 1] == 'u' && text[i + 6] == '\\' &&
+		    text[i + 7] == 'u') {
+			hi = hex4(text + i + 2);
+			lo = hex4(text + i + 8);
+		}
+		if (hi >= 0xd800 && hi < 0xdc00 && lo >= 0xdc00 && lo < 0xe000) {
+			out += (size_t)sprintf(copy + out, "\\U%08x",
+					       0x10000u + (((unsigned)hi & 0x3ff) << 10) +
+						       ((unsigned)lo & 0x3ff));
+			i += 12;
+			continue;
+		}
+		copy[out++] = text[i];
+		if (text[i++] == '\\' && i < *n) /* an escaped backslash begins nothing */
+			copy[out++] = text[i++];
+	}
+	*n = out;
+	return copy;
+}
+
+/* libyaml compares each %TAG with all before it. */
+static bool many_directives(const char *text, size_t n)
+{
+	int count = 0;
+
+	for (const char *p = text; p && p < text + n && count <= DIRECTIVES_MAX;
+	     p = memchr(p, '\n', (size_t)(text + n - p)), p = p ? p + 1 : NULL)
+		count += *p == '%';
+	return count > DIRECTIVES_MAX;
+}
+
 struct yaml_reader *yaml_reader_new(const char *file, const char *text, size_t n)
 {
 	struct yaml_reader *r = weft_xcalloc(1, sizeof(*r));
@@ -64,6 +126,12 @@ struct yaml_reader *yaml_reader_new(const char *file, const char *text, size_t n
 		text += 3;
 		end = n -= 3;
 	}
+	r->copy = join_surrogates(text, &n);
+	if (r->copy) {
+		text = r->copy;
+		end = n;
+	}
+	r->many_directives = many_directives(text, n);
 	yaml_parser_set_encoding(&r->p, YAML_UTF8_ENCODING);
 	yaml_parser_set_input_string(&r->p, (const unsigned char *)text, n);
 	r->file = file;
@@ -80,6 +148,7 @@ struct yaml_reader *yaml_reader_new(const char *file, const char *text, size_t n
 void yaml_reader_free(struct yaml_reader *r)
 {
 	yaml_parser_delete(&r->p);
+	free(r->copy);
 	free(r->anchors);
 	free(r);
 }
@@ -263,6 +332,10 @@ int yaml_reader_next(struct yaml_reader *r, struct weft_arena *a, struct yaml_ev
 	r->err = reterr;
 	r->n_anchors = 0;
 	ev->n = 0;
+	if (r->many_directives)
+		return fail(r, 0, 0, E2BIG,
+			    "a file may have %d directives (lines that begin with %%)",
+			    DIRECTIVES_MAX);
 	for (;;) {
 		if (!yaml_parser_parse(&r->p, &e))
 			return syntax_error(r);

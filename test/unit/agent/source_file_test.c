@@ -405,6 +405,13 @@ static void test_kept_for_next_start(void **state)
 	assert_true(has(f, "one")); /* from before the restart */
 	assert_false(has(f, "two"));
 	assert_true(said(f, "a.yaml: 1 error, its last good configuration stays"));
+	/* what went away while nobody looked is not kept: it does not come back years later */
+	weft_source_file_close(f->s);
+	f->s = NULL;
+	put(f, "b.yaml", "kind: [");
+	open_source(f);
+	assert_false(has(f, "two"));
+	assert_true(said(f, "b.yaml: 1 error, none of it is used"));
 }
 
 static void test_missing_folder(void **state)

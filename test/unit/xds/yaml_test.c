@@ -516,6 +516,26 @@ static void test_documents(void **state)
 	weft_file_unref(f);
 }
 
+static void test_json(void **state)
+{
+	static const char text[] =
+		"\t{\n\t\"apiVersion\": \"v1\",\t\"kind\": \"Node\",\n"
+		"\"metadata\": {\"name\": \"n\", \"annotations\": {"
+		"\"a\": \"\\ud83d\\uDE00\\u00e9\\/\", \"b\": \"\\\\ud83d\\\\ude00\"}}}";
+	static const char lone[] = "{\"apiVersion\": \"v1\", \"kind\": \"\\ud83d x\"}";
+	struct weft_file *f = weft_file_parse("f", text, sizeof(text) - 1);
+	char *directives;
+
+	assert_int_equal(f->n_errors, 0);
+	assert_string_equal(weft_meta_annotation(f->v[0].meta, "a"), "\xf0\x9f\x98\x80\xc3\xa9/");
+	assert_string_equal(weft_meta_annotation(f->v[0].meta, "b"), "\\ud83d\\ude00");
+	weft_file_unref(f);
+	one_error(lone, sizeof(lone) - 1, "found invalid Unicode character escape code");
+	directives = repeat("", "%TAG !a! tag:b\n", 300000);
+	one_error(directives, strlen(directives), "a file may have 100 directives");
+	free(directives);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -529,6 +549,7 @@ int main(void)
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_laughs),
 		cmocka_unit_test(test_documents),
+		cmocka_unit_test(test_json),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
