@@ -28,7 +28,8 @@ struct shelf {
 	unsigned retry_ms;
 	uint64_t retry_at_ns; /* after a failure: not before */
 	uint64_t asked_ns;    /* when the oldest Want was sent, or answered last */
-	bool used;
+	bool used;	      /* kept ahead */
+	bool demanded;	      /* ever by a connection */
 	STAILQ_HEAD(, demand) demands;
 };
 struct bin {
@@ -261,6 +262,7 @@ void weft_reserve_demand(struct weft_reserve *r, struct weft_npod *p, enum weft_
 		return;
 	s = &b->shelves[k - WEFT_SOCK_OUT4];
 	shelf_start(r, s);
+	s->demanded = true;
 	s->taken += count;
 	/* ran dry: the rate is not known yet, so grow at once instead of at the next tick */
 	if (count > s->n)
@@ -336,13 +338,17 @@ void weft_reserve_link(struct weft_reserve *r, bool up)
 	}
 }
 
-/* Keeps what a few seconds of the present rate take: grows at once, shrinks by a quarter a second.
- */
-static void follow_rate(struct weft_reserve *r, struct shelf *s)
+/* Keeps what a few seconds of the present rate take, and half of what is open: sockets are used
+ * again, so that a busy pod takes few, but without the agent it must be able to open more. Grows at
+ * once, shrinks by a quarter a second. */
+static void follow_rate(struct weft_reserve *r, const struct bin *b, struct shelf *s)
 {
 	unsigned goal = s->taken < r->conf.max ? s->taken * KEEP_SECONDS : r->conf.max;
+	unsigned open = atomic_load_explicit(&b->pod->conns, memory_order_relaxed);
 
 	s->taken = 0;
+	if (s->demanded && open / 2 > goal)
+		goal = open / 2;
 	goal = goal < r->conf.min ? r->conf.min : min_u(goal, r->conf.max);
 	if (goal >= s->target)
 		s->target = goal;
@@ -363,7 +369,7 @@ int weft_reserve_tick(struct weft_reserve *r, uint64_t now_ns)
 
 			if (!s->used)
 				continue;
-			follow_rate(r, s);
+			follow_rate(r, b, s);
 			refill(r, b, (enum weft_sock_kind)(i + WEFT_SOCK_OUT4));
 			if (s->n_wants && now_ns > s->asked_ns &&
 			    now_ns - s->asked_ns > WEFT_WANT_ANSWER_MS * 1000000ull)

@@ -460,6 +460,15 @@ static void test_follows_rate(void **state)
 	answer_all();
 	weft_reserve_count(node->reserve, pod, WEFT_SOCK_IN4, &c);
 	assert_int_equal(c.kept, 64);
+	/* half of what is open */
+	atomic_store(&pod->conns, 60);
+	for (int i = 0; i < 40; i++)
+		weft_reserve_tick(node->reserve, weft_now_ns());
+	weft_reserve_count(node->reserve, pod, WEFT_SOCK_IN4, &c);
+	assert_int_equal(c.kept, 30);
+	weft_reserve_count(node->reserve, pod, WEFT_SOCK_OUT4, &c);
+	assert_int_equal(c.kept, 4); /* no connection ever wanted one */
+	atomic_store(&pod->conns, 0);
 	for (int i = 0; i < 40; i++)
 		weft_reserve_tick(node->reserve, weft_now_ns());
 	weft_reserve_count(node->reserve, pod, WEFT_SOCK_IN4, &c);
