@@ -519,7 +519,7 @@ static void test_documents(void **state)
 static void test_json(void **state)
 {
 	static const char text[] =
-		"\t{\n\t\"apiVersion\": \"v1\",\t\"kind\": \"Node\",\n"
+		"{\n\t\"apiVersion\": \"v1\",\t\"kind\": \"Node\",\n"
 		"\"metadata\": {\"name\": \"n\", \"annotations\": {"
 		"\"a\": \"\\ud83d\\uDE00\\u00e9\\/\", \"b\": \"\\\\ud83d\\\\ude00\"}}}";
 	static const char lone[] = "{\"apiVersion\": \"v1\", \"kind\": \"\\ud83d x\"}";
