@@ -86,7 +86,7 @@ static void say_denied(struct explain *t, const char *who)
 static void say_waypoint(struct explain *t)
 {
 	const struct weft_gateway_ref *g = t->svc     ? &t->svc->waypoint
-					   : t->dst_w ? &t->dst_w->waypoint
+					   : t->dst_w ? t->dst_w->waypoint
 						      : NULL;
 	char name[300] = "the waypoint";
 

@@ -113,7 +113,7 @@ static void ports_fill(struct weft_port_map *to, Istio__Workload__Port *const *v
 					       (uint16_t)v[i]->target_port};
 }
 
-static void gateway_done(struct weft_gateway_ref *g)
+static void gateway_done(const struct weft_gateway_ref *g)
 {
 	weft_intern_put(g->ns);
 	weft_intern_put(g->hostname);
@@ -272,20 +272,26 @@ entry_ports(const Istio__Workload__Workload__ServicesEntry *x)
 
 /* One heap block: the struct, its arrays by falling alignment, uid and (unless it is uid's end)
  * name. */
-static struct weft_workload *workload_alloc(const Istio__Workload__Workload *m)
+static struct weft_workload *workload_alloc(const Istio__Workload__Workload *m,
+					    const struct weft_gateway_ref *waypoint)
 {
 	size_t n_ports = 0, n_uid = strlen(m->uid), n_name = strlen(text(m->name));
+	bool tail = n_name <= n_uid && !strcmp(m->uid + n_uid - n_name, text(m->name));
 	struct weft_workload *w;
 	char *at;
 
 	for (size_t i = 0; i < m->n_services; i++)
 		n_ports += entry_ports(m->services[i])->n_ports;
-	w = weft_xcalloc(1, sizeof(*w) + m->n_services * sizeof(w->services[0]) +
+	w = weft_xcalloc(1, sizeof(*w) + (waypoint->set ? sizeof(*waypoint) : 0) +
+				    m->n_services * sizeof(w->services[0]) +
 				    m->n_authorization_policies * sizeof(w->policies[0]) +
 				    n_ports * sizeof(struct weft_port_map) +
-				    m->n_addresses * sizeof(w->addrs[0]) + n_uid + 1 + n_name + 1);
+				    m->n_addresses * sizeof(w->addrs[0]) + n_uid + 1 +
+				    (tail ? 0 : n_name + 1));
 	atomic_init(&w->refs, 1);
 	at = (char *)(w + 1);
+	if (waypoint->set)
+		w->waypoint = memcpy(carve(&at, sizeof(*waypoint)), waypoint, sizeof(*waypoint));
 	w->n_services = m->n_services;
 	w->services = carve(&at, m->n_services * sizeof(w->services[0]));
 	w->n_policies = m->n_authorization_policies;
@@ -305,10 +311,8 @@ static struct weft_workload *workload_alloc(const Istio__Workload__Workload *m)
 	for (size_t i = 0; i < w->n_addrs; i++)
 		weft_ip_from_bytes(m->addresses[i].data, m->addresses[i].len, &w->addrs[i]);
 	w->uid = memcpy(carve(&at, n_uid + 1), m->uid, n_uid + 1);
-	if (n_name <= n_uid && !strcmp(w->uid + n_uid - n_name, text(m->name)))
-		w->name = w->uid + n_uid - n_name;
-	else
-		w->name = memcpy(carve(&at, n_name + 1), m->name, n_name + 1);
+	w->name = tail ? w->uid + n_uid - n_name
+		       : memcpy(carve(&at, n_name + 1), m->name, n_name + 1);
 	return w;
 }
 
@@ -327,10 +331,9 @@ int weft_workload_decode(const Istio__Workload__Workload *m, const char *name,
 		gateway_done(&waypoint);
 		return err;
 	}
-	w = workload_alloc(m);
+	gateway_done(&gateway); /* other networks are not reached: checked, and not kept */
+	w = workload_alloc(m, &waypoint);
 	workload_texts(w, m);
-	w->waypoint = waypoint;
-	w->gateway = gateway;
 	*ret = w;
 	return 0;
 }
@@ -370,8 +373,8 @@ void weft_workload_unref(struct weft_workload *w)
 		weft_intern_put(w->services[i].service);
 	for (size_t i = 0; i < w->n_policies; i++)
 		weft_intern_put(w->policies[i]);
-	gateway_done(&w->waypoint);
-	gateway_done(&w->gateway);
+	if (w->waypoint)
+		gateway_done(w->waypoint);
 	free(w);
 }
 

@@ -395,8 +395,8 @@ static void to_workload(const struct weft_model *m, const struct weft_route_quer
 		refuse(r, WEFT_REASON_NO_ENDPOINT);
 		return;
 	}
-	if (w->waypoint.set && !from_waypoint(m, q, &w->waypoint)) {
-		to_waypoint(m, q, &w->waypoint, r);
+	if (w->waypoint && !from_waypoint(m, q, w->waypoint)) {
+		to_waypoint(m, q, w->waypoint, r);
 		return;
 	}
 	to_endpoint(q, w, &q->dst.ip, q->dst.port, r);

@@ -39,7 +39,7 @@ struct weft_workload {
 	size_t n_services;
 	char **policies;             /* names "ns/name" */
 	size_t n_policies;
-	struct weft_gateway_ref waypoint, gateway;
+	const struct weft_gateway_ref *waypoint; /* NULL: none */
 	bool hbone, healthy, host_network;
 	uint32_t capacity;
 };
