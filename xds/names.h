@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-unsigned weft_xds_name_hash(const void *p, size_t n); /* one seed a thread */
+unsigned weft_xds_name_hash(const void *p, size_t n); /* one seed a process */
 #define HASH_FUNCTION(key, n, ret) ((ret) = weft_xds_name_hash(key, n))
 #define uthash_fatal(msg)	   abort()
 #include <uthash.h>
