@@ -44,7 +44,7 @@ SKELS     := $(BPF_SRC:%.bpf.c=$(O)/gen/%.skel.h)
 ar         = $(O)/$(1)/lib.a
 A_NODE    := $(foreach d,proxy/node proxy/l4 proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
 A_AGENT   := $(foreach d,agent proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
-A_CTL     := $(foreach d,agent/ctl proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
+A_CTL     := $(foreach d,agent/ctl agent proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
 A_TEST    := $(foreach d,agent/ctl agent proxy/node proxy/l4 proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
 PROGRAMS  := $(O)/weft-proxy $(O)/weft-agent $(O)/weftctl
 UNIT      := $(patsubst %.c,$(O)/%,$(wildcard test/unit/*/*_test.c test/unit/*/*/*_test.c test/unit/*/*/*/*_test.c))

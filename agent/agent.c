@@ -162,7 +162,7 @@ static void on_told(void *owner, enum weft_log_level level, const char *text)
 {
 	struct weft_agent *a = owner;
 
-	if (level <= WEFT_LOG_WARN)
+	if (level <= WEFT_LOG_ERROR)
 		a->config_errors++;
 	weft_log(level, "config: %s", text);
 }

@@ -74,9 +74,20 @@ static int unload(const struct weft_agent_options *o)
 	return 0;
 }
 
+/* Six listeners a pod, each twice while it is handed over. */
+static void raise_files(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+		return;
+	l.rlim_cur = l.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < 4096)
+		weft_log(WEFT_LOG_WARN, "open files: at most %llu", (unsigned long long)l.rlim_cur);
+}
+
 int main(int argc, char **argv)
 {
-	struct rlimit files = {1048576, 1048576};
 	struct weft_agent_options opt;
 	struct weft_agent a = {.opt = &opt};
 	struct weft_err e = {0};
@@ -89,9 +100,7 @@ int main(int argc, char **argv)
 		return unload(&opt);
 	if (opt.check)
 		return check(&opt);
-	/* six listeners a pod, each twice while it is handed over */
-	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
-		weft_log(WEFT_LOG_WARN, "the limit of open files cannot be raised");
+	raise_files();
 	if (weft_agent_start(&a, &e) < 0) {
 		weft_log_err(WEFT_LOG_ERROR, &e, "start");
 		weft_agent_stop(&a);
