@@ -43,12 +43,15 @@ enum { ENDED_MAX = 20000 };
 
 static struct event_base *base;
 static struct node na, nb;
-static struct weft_sockaddr original; /* what weft_origdst tells */
+static struct weft_sockaddr original;  /* what weft_origdst tells */
+static struct weft_sockaddr plain_dst; /* what weft_sock_local tells of 15006, if set */
 static bool no_original, no_sockets;
 static struct ended ended[ENDED_MAX];
-static unsigned n_ended, n_opened, n_given, n_taken;
+static unsigned n_ended;
+static atomic_uint n_opened, n_given, n_taken;
+static pthread_mutex_t ended_lock = PTHREAD_MUTEX_INITIALIZER; /* ended, n_ended */
 static struct test_cert ca, leaf_a, leaf_b;
-static char ip_a[16], ip_b[16];
+static char ip_a[16], ip_b[16], ip_c[16];
 
 static const char id_a[] = "spiffe://cluster.local/ns/app/sa/a";
 static const char id_b[] = "spiffe://cluster.local/ns/app/sa/b";
@@ -80,7 +83,7 @@ void weft_secret_unref(struct weft_secret *s)
 
 struct weft_secret *weft_secret_get(struct weft_wstate *ws, const char *identity)
 {
-	struct weft_secret *s = ws == &na.ws ? na.secret : nb.secret;
+	struct weft_secret *s = strcmp(identity, id_a) == 0 ? na.secret : nb.secret;
 
 	if (!s || strcmp(s->identity, identity) != 0)
 		return NULL;
@@ -105,7 +108,7 @@ int weft_stock_take(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_
 	if (!v6 && !in) { /* shows the pod's address, as in its namespace */
 		struct sockaddr_in sa = {.sin_family = AF_INET};
 
-		inet_pton(AF_INET, ws == &na.ws ? ip_a : ip_b, &sa.sin_addr);
+		inet_pton(AF_INET, p == na.pod ? ip_a : ip_b, &sa.sin_addr);
 		setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
 		assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
 	}
@@ -149,8 +152,10 @@ void weft_flow_tick(struct weft_flow *f)
 
 void weft_flow_close(struct weft_flow *f, enum weft_reason r, const char *detail)
 {
-	struct ended *e = &ended[n_ended];
+	struct ended *e;
 
+	pthread_mutex_lock(&ended_lock);
+	e = &ended[n_ended];
 	if (n_ended < ENDED_MAX - 1)
 		n_ended++;
 	*e = (struct ended){
@@ -158,6 +163,7 @@ void weft_flow_close(struct weft_flow *f, enum weft_reason r, const char *detail
 	snprintf(e->src_id, sizeof(e->src_id), "%.127s", f->src_id);
 	snprintf(e->dst_id, sizeof(e->dst_id), "%.127s", f->dst_id);
 	snprintf(e->detail, sizeof(e->detail), "%s", detail ? detail : "");
+	pthread_mutex_unlock(&ended_lock);
 	weft_workload_unref(f->src_w);
 	weft_workload_unref(f->dst_w);
 	weft_service_unref(f->dst_s);
@@ -174,6 +180,12 @@ int weft_sock_local(int fd, struct weft_sockaddr *ret)
 	struct sockaddr_storage ss;
 	socklen_t n = sizeof(ss);
 
+	if (getsockname(fd, (struct sockaddr *)&ss, &n) == 0 &&
+	    weft_sockaddr_from_kernel(&ss, ret) == 0 && ret->port == 15006 && plain_dst.port) {
+		*ret = plain_dst;
+		return 0;
+	}
+	n = sizeof(ss);
 	return getsockname(fd, (struct sockaddr *)&ss, &n) < 0
 		       ? -errno
 		       : weft_sockaddr_from_kernel(&ss, ret);
@@ -240,11 +252,14 @@ static struct weft_npod *pod_make(const char *name, const char *ip, const char *
 
 struct model_conf {
 	const char *b_sa;   /* NULL: "b"; "-": workload b is not there */
-	const char *deny_a; /* name of a policy of b that denies a; NULL: none */
+	const char *deny_a; /* not NULL: b has a policy that denies a */
 	bool a_missing;
 	bool b_plain;
-	bool service; /* 10.9.8.7:80 → b, and a workload c that nobody is */
+	bool service; /* vip:80 → port of b, and of c where nobody listens */
+	uint16_t port;
 };
+
+static const char vip[] = "10.9.8.7";
 
 static Istio__Workload__Address workload(Istio__Workload__Workload *w, char *uid, const char *name,
 					 const char *sa, const char *ip, uint8_t *raw)
@@ -275,20 +290,36 @@ static Istio__Workload__Address workload(Istio__Workload__Workload *w, char *uid
 
 static void set_model(const struct model_conf *c)
 {
-	char ua[64], ub[64];
-	uint8_t ra[4], rb[4];
-	Istio__Workload__Workload wa, wb;
+	char ua[64], ub[64], uc[64];
+	uint8_t ra[4], rb[4], rc[4], rv[4];
+	Istio__Workload__Workload wa, wb, wc;
 	Istio__Workload__Address a = workload(&wa, ua, "a", "a", ip_a, ra);
 	Istio__Workload__Address b = workload(&wb, ub, "b", c->b_sa ? c->b_sa : "b", ip_b, rb);
+	Istio__Workload__Address cc = workload(&wc, uc, "c", "b", ip_c, rc);
+	Istio__Workload__Service svc = ISTIO__WORKLOAD__SERVICE__INIT;
+	Istio__Workload__Address sa = ISTIO__WORKLOAD__ADDRESS__INIT;
+	Istio__Workload__NetworkAddress na_ = ISTIO__WORKLOAD__NETWORK_ADDRESS__INIT,
+					*nas[] = {&na_};
+	Istio__Workload__Port port = ISTIO__WORKLOAD__PORT__INIT, *ports[] = {&port};
+	Istio__Workload__PortList pl = ISTIO__WORKLOAD__PORT_LIST__INIT;
+	Istio__Workload__Workload__ServicesEntry
+		se = ISTIO__WORKLOAD__WORKLOAD__SERVICES_ENTRY__INIT,
+		*ses[] = {&se};
 	Istio__Security__Authorization pol = ISTIO__SECURITY__AUTHORIZATION__INIT;
 	Istio__Security__Rule rule = ISTIO__SECURITY__RULE__INIT, *rules[] = {&rule};
 	Istio__Security__Clause cl = ISTIO__SECURITY__CLAUSE__INIT, *cls[] = {&cl};
 	Istio__Security__Match ma = ISTIO__SECURITY__MATCH__INIT, *mas[] = {&ma};
 	Istio__Security__StringMatch sm = ISTIO__SECURITY__STRING_MATCH__INIT, *sms[] = {&sm};
 	char *names[] = {(char *)"app/deny"};
-	struct weft_change ch[3] = {{.kind = WEFT_SET_ADDRESS, .name = ua, .msg = &a},
+	struct weft_change ch[5] = {{.kind = WEFT_SET_ADDRESS, .name = ua, .msg = &a},
 				    {.kind = WEFT_SET_ADDRESS, .name = ub, .msg = &b},
-				    {.kind = WEFT_SET_POLICY, .name = names[0], .msg = &pol}};
+				    {.kind = WEFT_SET_POLICY, .name = names[0], .msg = &pol},
+				    {.kind = WEFT_SET_ADDRESS, .name = uc, .msg = &cc},
+				    {.kind = WEFT_SET_ADDRESS,
+				     .name = (char *)"app/web.app.svc.cluster.local",
+				     .msg = &sa}};
+	struct weft_change use[5];
+	unsigned n_use = 0;
 	struct weft_model *empty = weft_model_empty(""), *m;
 	bool no_b = c->b_sa && strcmp(c->b_sa, "-") == 0;
 
@@ -313,13 +344,39 @@ static void set_model(const struct model_conf *c)
 		wb.n_authorization_policies = 1;
 		wb.authorization_policies = names;
 	}
-	m = weft_model_apply(empty, ch + (c->a_missing ? 1 : 0),
-			     (c->a_missing ? 0u : 1u) + (no_b	     ? 0u
-							 : c->deny_a ? 2u
-								     : 1u));
-	for (int i = 0; i < 3; i++) {
-		if (ch[i].err.code)
-			fail_msg("%s", ch[i].err.msg);
+	if (c->service) {
+		inet_pton(AF_INET, vip, rv);
+		na_.has_address = 1;
+		na_.address.data = rv;
+		na_.address.len = 4;
+		port.has_service_port = port.has_target_port = 1;
+		port.service_port = 80;
+		port.target_port = c->port;
+		svc.name = (char *)"web";
+		svc.namespace_ = (char *)"app";
+		svc.hostname = (char *)"web.app.svc.cluster.local";
+		svc.n_addresses = svc.n_ports = 1;
+		svc.addresses = nas;
+		svc.ports = ports;
+		sa.type_case = ISTIO__WORKLOAD__ADDRESS__TYPE_SERVICE;
+		sa.service = &svc;
+		pl.n_ports = 1;
+		pl.ports = ports;
+		se.key = (char *)"app/web.app.svc.cluster.local";
+		se.value = &pl;
+		wb.n_services = wc.n_services = 1;
+		wb.services = wc.services = ses;
+	}
+	for (unsigned i = 0; i < 5; i++) {
+		if ((i == 0 && c->a_missing) || (i == 1 && no_b) || (i == 2 && !c->deny_a) ||
+		    (i > 2 && !c->service))
+			continue;
+		use[n_use++] = ch[i];
+	}
+	m = weft_model_apply(empty, use, n_use);
+	for (unsigned i = 0; i < n_use; i++) {
+		if (use[i].err.code)
+			fail_msg("%s: %s", use[i].name, use[i].err.msg);
 	}
 	weft_model_unref(empty);
 	for (int i = 0; i < 2; i++) {
@@ -377,6 +434,7 @@ static void node_up(struct node *n, const char *name, const char *ip, const char
 	weft_inbound_init(&n->ws);
 	weft_accept_add(&n->ws, n->pod, 1, listen_at(ip, 15001, &n->capture));
 	weft_accept_add(&n->ws, n->pod, 3, listen_at(ip, 15008, &any));
+	weft_accept_add(&n->ws, n->pod, 5, listen_at(ip, 15006, &any));
 }
 
 static void node_down(struct node *n)
@@ -400,12 +458,14 @@ static int nodes_up(void **state)
 
 	snprintf(ip_a, sizeof(ip_a), "127.%u.%u.10", 1 + (x >> 8) % 250, x & 255);
 	snprintf(ip_b, sizeof(ip_b), "127.%u.%u.20", 1 + (x >> 8) % 250, x & 255);
+	snprintf(ip_c, sizeof(ip_c), "127.%u.%u.30", 1 + (x >> 8) % 250, x & 255);
 	ca = test_cert_new(NULL, NULL, 0, NULL, -3600, 3600);
 	leaf_a = test_cert_new(&ca, &a, 1, NULL, -3600, 3600);
 	leaf_b = test_cert_new(&ca, &b, 1, NULL, -3600, 3600);
 	base = event_base_new();
 	n_ended = n_opened = n_given = n_taken = 0;
 	no_original = no_sockets = false;
+	plain_dst = (struct weft_sockaddr){0};
 	node_up(&na, "a", ip_a, id_a, &leaf_a);
 	node_up(&nb, "b", ip_b, id_b, &leaf_b);
 	set_model(&(struct model_conf){0});
@@ -444,7 +504,7 @@ static bool never(void *arg)
 	return false;
 }
 
-static void loop_ms(unsigned ms)
+static inline void loop_ms(unsigned ms)
 {
 	loop_until(never, NULL, ms);
 }
