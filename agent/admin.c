@@ -306,12 +306,14 @@ static int on_pod_remove(struct weft_agent *a, const struct weft_http_req *r, st
 			 const char **ret_type)
 {
 	char pod[600], *text = NULL;
+	int status;
 
 	if (weft_http_query(r->query, "pod", pod, sizeof(pod)) < 0) {
 		evbuffer_add_printf(out, "pod: must be given, as NAMESPACE/NAME\n");
 		return 400;
 	}
-	return reply_text(out, ret_type, weft_podfile_remove(a, pod, &text), text);
+	status = weft_podfile_remove(a, pod, &text);
+	return reply_text(out, ret_type, status, text);
 }
 
 static int on_unenroll(struct weft_agent *a, const struct weft_http_req *r, struct evbuffer *out,
