@@ -106,7 +106,7 @@ static void entry_free(struct entry *e)
 static void entry_check(struct entry *e)
 {
 	if (e->busy == 0 && TAILQ_EMPTY(&e->tunnels) && TAILQ_EMPTY(&e->waits) && !e->dialling &&
-	    !e->cert_wait)
+	    !e->opening && !e->cert_wait)
 		entry_free(e);
 }
 

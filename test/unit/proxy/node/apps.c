@@ -201,7 +201,7 @@ static void *client_thread(void *arg)
 	return NULL;
 }
 
-static void run_clients(unsigned n, size_t bytes, bool together)
+static inline void run_clients(unsigned n, size_t bytes, bool together)
 {
 	struct clients c = {n, bytes, together};
 	pthread_t t;
@@ -218,7 +218,7 @@ static void run_clients(unsigned n, size_t bytes, bool together)
 	fail_msg("%u clients saw an error", atomic_load(&client_bad));
 }
 
-static void all_ended_ok(unsigned n)
+static inline void all_ended_ok(unsigned n)
 {
 	assert_true(wait_ended(n, 5000));
 	assert_int_equal(n_ended, n);
@@ -249,7 +249,7 @@ static void *script_thread(void *arg)
 	return NULL;
 }
 
-static int recv_result(int fd, char *dst, size_t n)
+static inline int recv_result(int fd, char *dst, size_t n)
 {
 	struct pollfd pf = {fd, POLLIN, 0};
 	ssize_t k;
@@ -300,7 +300,7 @@ static inline void ended_as(enum weft_reason in, enum weft_reason out)
 				    weft_reason_code(ended[i].inbound ? in : out));
 }
 
-static void run_script(int (*run)(struct script *s))
+static inline void run_script(int (*run)(struct script *s))
 {
 	run_script_at(run, 0);
 }

@@ -36,6 +36,8 @@ static void thousand_streams(void **state)
 	run_clients(1000, 3000, true);
 	all_ended_ok(2000);
 	assert_int_equal(weft_pool_tunnels(&na.ws), 10); /* 100 streams each */
+	assert_int_equal(n_taken, 10 + 1000); /* one dial a tunnel, one socket an app connection */
+	assert_int_equal(n_given, 1000);
 	server_down();
 }
 
