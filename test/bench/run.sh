@@ -10,7 +10,7 @@ mesh_need wrk nginx iperf3 openssl python3
 mesh_up
 envoy_need
 mesh_namespace shop
-mesh_namespace legacy disabled
+mesh_namespace legacy none
 mesh_pod A shop/cm cm 10
 mesh_pod A legacy/cd cd 11
 mesh_pod B shop/sm sm 20

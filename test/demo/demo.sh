@@ -72,7 +72,7 @@ applications() {
 step "Two nodes, seven pods; the applications know nothing of weft"
 mesh_up
 mesh_namespace shop
-mesh_namespace legacy disabled
+mesh_namespace legacy none
 mesh_pod A shop/client client 10
 mesh_pod A shop/guest guest 11
 mesh_pod A legacy/old old 12

@@ -84,7 +84,7 @@ mesh_config() { # FILE: YAML on stdin, put in place at once
 	cat >"$MESH_W/config/.$1.new" && mv "$MESH_W/config/.$1.new" "$MESH_W/config/$1"
 }
 
-mesh_namespace() { # NAME [enabled]
+mesh_namespace() { # NAME [none]
 	mesh_config "ns-$1.yaml" <<-EOF
 		apiVersion: v1
 		kind: Namespace
@@ -173,7 +173,7 @@ mesh_ready() { # NODE: the proxy says ready
 }
 
 mesh_agent_ready() { # NODE
-	"$MESH_BIN/weftctl" --run-dir "$MESH_W/$1" status -o json >/dev/null 2>&1
+	curl -s -f -o /dev/null --max-time 2 --unix-socket "$MESH_W/$1/admin.sock" http://agent/healthz
 }
 
 mesh_start() { # agents and proxies of both nodes, until ready
@@ -257,7 +257,8 @@ is() { # GOT WANTED TEXT
 like() { # GOT REGEX TEXT
 	if printf '%s' "$1" | grep -qE -- "$2"; then ok 0 "$3"; else
 		ok 1 "$3"
-		printf '#   got:    %s\n#   wanted: /%s/\n' "$1" "$2"
+		printf '#   wanted: /%s/ in %d lines that end with:\n' "$2" "$(printf '%s\n' "$1" | wc -l)"
+		printf '%s\n' "$1" | tail -n 5 | cut -c1-600 | sed 's/^/#     /'
 	fi
 }
 skip() { # TEXT REASON

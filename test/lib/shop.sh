@@ -8,7 +8,7 @@ VIP=10.96.0.10 VIP6=fd96::10
 shop_up() {
 	mesh_up
 	mesh_namespace shop
-	mesh_namespace legacy disabled
+	mesh_namespace legacy none
 	mesh_pod A shop/client client 10
 	mesh_pod A shop/guest guest 11
 	mesh_pod A legacy/old old 12
@@ -44,7 +44,7 @@ can() { # FROM ADDR:PORT: one connection goes through, whole
 
 maps_empty() { # NODE: no captured connect is left in the maps
 	local t
-	t=$(mesh_ctl "$1" status -o json | tr -d ' \n')
+	t=$(curl -s --max-time 2 --unix-socket "$MESH_W/$1/admin.sock" http://agent/counters | tr -d ' \n')
 	[ "$(printf '%s' "$t" | json tuples)" = 0 ] && [ "$(printf '%s' "$t" | json selfc_entries)" = 0 ]
 }
 

@@ -39,6 +39,6 @@ ok $? "... it reaches web in plaintext now"
 mesh_ctl A pod add shop/guest --netns "/run/netns/${MESH_PREFIX}guest" --sa guest --label app=guest
 mesh_wait 10 "guest to be in" bash -c "$MESH_BIN/weftctl --run-dir $MESH_W/A pod list | grep -q guest"
 ok $? "weftctl pod add enrols it"
-mesh_wait 10 "mTLS" bash -c "nsenter --net=/run/netns/${MESH_PREFIX}guest $FLOOD client --to $web:9000 --conns 1 --modes plain --timeout 5 && grep -q 'inbound.*sa/guest' $MESH_W/log/accessB.log"
+mesh_wait 10 "mTLS" bash -c "nsenter --net=/run/netns/${MESH_PREFIX}guest $FLOOD client --to $web:9000 --conns 1 --modes plain --timeout 5 && grep -q 'sa/guest.*inbound' $MESH_W/log/accessB.log"
 ok $? "... and it speaks mTLS with its own identity"
 tap_done

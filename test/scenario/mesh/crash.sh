@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# limit: 400
 # kill -9 of each program under load, and its restart: no new connection is refused, none goes in plaintext.
 . test/lib/shop.sh
 AWAY=${CRASH_AGENT_AWAY:-60}

@@ -17,7 +17,8 @@ mesh_wait 10 "its end" bash -c "! kill -0 $pid 2>/dev/null"
 ok $? "the proxy ends after its drain time"
 wait "$live"
 like "$(cat "$MESH_W/live")" '^(0|1)$' "... and what still lived was cut"
-like "$(cat "$MESH_W/log/accessA.log")" drain "... with reason drain"
+mesh_wait 5 "the line" grep -q 'reason="drain"' "$MESH_W/log/accessA.log"
+ok $? "... with reason drain"
 mesh_in client "$FLOOD" client --to "$web:9000" --conns 20 --par 20 --modes plain --max 100 --timeout 30 >"$MESH_W/wait" &
 w=$!
 sleep 0.5

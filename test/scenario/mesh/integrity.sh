@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# limit: 500
 # 50,000 captured connections of random sizes with half-close, abort and slow readers: none lost, none to a wrong destination.
 . test/lib/shop.sh
 N=${INTEGRITY_CONNS:-50000}

@@ -85,7 +85,9 @@ t0=$SECONDS
 wait "$live_old"
 [ $((SECONDS - t0)) -lt 12 ]
 ok $? "a live plaintext connection is cut by STRICT"
-like "$(cat "$MESH_W/log/accessB.log")" policy_changed "the access log says policy_changed"
-like "$(cat "$MESH_W/log/accessB.log")" policy_strict "... and policy_strict for the refused ones"
+mesh_wait 5 "the line" grep -q 'reason="policy_changed"' "$MESH_W/log/accessB.log"
+ok $? "the access log says policy_changed"
+mesh_wait 5 "the line" grep -q 'reason="policy_strict"' "$MESH_W/log/accessB.log"
+ok $? "... and policy_strict for the refused ones"
 like "$(mesh_ctl B explain shop/client shop/web:80)" 'p2.*p2.yaml:[0-9]+|p2.yaml:[0-9]+' "explain names policy, file and line"
 tap_done
