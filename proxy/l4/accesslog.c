@@ -211,17 +211,18 @@ size_t weft_access_format(enum weft_log_format f, const struct weft_access_rec *
 	field_text(&l, "dst.namespace", r->dst.ns);
 	field_text(&l, "dst.identity", r->dst.identity);
 	field_text(&l, "dst.cluster", r->dst.cluster);
-	field_text(&l, "direction", r->inbound ? "inbound" : "outbound");
-	if (r->reason) {
+	if (!r->bare)
+		field_text(&l, "direction", r->inbound ? "inbound" : "outbound");
+	if (r->reason && !r->bare) {
 		field_num(&l, "bytes_sent", r->sent);
 		field_num(&l, "bytes_recv", r->received);
 		key(&l, "duration");
 		put(&l.o, "\"");
 		put_num(&l.o, r->duration_ms, 1);
 		put(&l.o, "ms\"");
-		field_text(&l, "reason", r->reason);
-		field_text(&l, "error", r->error);
 	}
+	field_text(&l, "reason", r->reason);
+	field_text(&l, "error", r->error);
 	field_text(&l, "trace_id", r->trace_id);
 	l.o.cap = WEFT_ACCESS_LINE_MAX;
 	put(&l.o, l.json ? "}\n" : "\n");

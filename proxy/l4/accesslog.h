@@ -33,6 +33,7 @@ struct weft_access_rec {
 	const struct weft_sockaddr *hbone; /* NULL: none */
 	const char *service, *trace_id;
 	bool inbound;
+	bool bare; /* not of a connection: src.workload, reason and error only */
 	uint64_t sent, received, duration_ms;
 	const char *reason,
 		*error;	 /* reason NULL: not ended yet, no counts. error NULL: it ended in order */

@@ -191,6 +191,7 @@ static void tell_dropped(struct weft_access_log *l, struct budget *b)
 	char line[WEFT_ACCESS_LINE_MAX], error[96];
 	struct weft_access_rec r = {.level = WEFT_ACCESS_WARN,
 				    .message = "access log lines dropped",
+				    .bare = true,
 				    .time_us = (int64_t)now_us(),
 				    .src.workload = b->name,
 				    .reason = "log_budget",

@@ -5,9 +5,16 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51
+#endif
+
+enum { ODD_TRIES = 4 };
 
 struct weft_dial {
 	struct weft_dial_conf conf;
@@ -105,17 +112,45 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 		finish(d, d->fd, "");
 }
 
+/* A client's real connections to the pod (plaintext ones, which end at the proxy) and ours in its
+ * name to the app have the same four numbers with other ports, and meet in one table: on the same
+ * port each would get the other's packets. Linux gives even ports to connect(), so ours are odd,
+ * one at a time. */
+static bool odd_port(int fd)
+{
+	uint64_t r = weft_rand64() % ((60999 - 32768 + 1) / 2);
+	uint32_t port = 32769 + 2 * (uint32_t)r, range = port | port << 16;
+
+	return !setsockopt(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, &range, sizeof(range));
+}
+
+/* Before Linux 6.3, and when many ports are taken, the kernel chooses. */
+static int connect_spoofed(int fd, const struct sockaddr *to, socklen_t n)
+{
+	static const uint32_t any;
+
+	for (int i = 0; i < ODD_TRIES && odd_port(fd); i++) {
+		int r = connect(fd, to, n);
+
+		if (!r || errno != EADDRNOTAVAIL)
+			return r;
+	}
+	(void)setsockopt(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, &any, sizeof(any));
+	return connect(fd, to, n);
+}
+
 /* 1: connected, 0: in progress, -errno with d->why. */
 static int connect_now(struct weft_dial *d)
 {
 	bool in = d->kind == WEFT_SOCK_IN4 || d->kind == WEFT_SOCK_IN6;
 	bool v6 = d->kind == WEFT_SOCK_OUT6 || d->kind == WEFT_SOCK_IN6;
+	/* its own address needs no spoofing, and binding it would take a port away from the app */
+	bool spoof = d->from.family && !weft_ip_eq(&d->from, &d->to.ip);
 	struct sockaddr_storage ss;
 	socklen_t n;
 	int r;
 
-	/* its own address needs no spoofing, and binding it would take a port away from the app */
-	if (d->from.family && !weft_ip_eq(&d->from, &d->to.ip)) {
+	if (spoof) {
 		struct weft_sockaddr src = {d->from, 0};
 
 		n = weft_sockaddr_to_kernel(&src, v6 ? AF_INET6 : AF_INET, &ss);
@@ -125,7 +160,8 @@ static int connect_now(struct weft_dial *d)
 		}
 	}
 	n = weft_sockaddr_to_kernel(&d->to, v6 ? AF_INET6 : AF_INET, &ss);
-	r = connect(d->fd, (struct sockaddr *)&ss, n);
+	r = spoof ? connect_spoofed(d->fd, (struct sockaddr *)&ss, n)
+		  : connect(d->fd, (struct sockaddr *)&ss, n);
 	/* towards the app in the same namespace the handshake is over by now: ask once more instead
 	 * of polling */
 	if (r < 0 && errno == EINPROGRESS && in)
