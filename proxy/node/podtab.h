@@ -8,7 +8,8 @@
 enum {
 	WEFT_PODS_MAX = 4096,
 	WEFT_BROKER_RETRY_FIRST_MS = 20,
-	/* a proxy that ends before the next agent has its listeners takes them along: come back soon */
+	/* a proxy that ends before the next agent has its listeners takes them along: come back
+	   soon */
 	WEFT_BROKER_RETRY_MAX_MS = 250,
 	WEFT_BROKER_WELCOME_MS = 5000
 };
