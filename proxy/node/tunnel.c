@@ -338,7 +338,8 @@ static void read_some(struct weft_tunnel *t)
 	}
 	if (t->settings && t->phase == PHASE_SETTINGS)
 		becomes_ready(t);
-	if (weft_h2_want_send(t->h2) || weft_h2_done(t->h2) || (t->retired && t->n_links == 0))
+	if (weft_h2_want_send(t->h2) || weft_h2_done(t->h2) || weft_tls_pending(t->tls) ||
+	    (t->retired && t->n_links == 0))
 		weft_tunnel_dirty(t);
 }
 
@@ -490,11 +491,6 @@ const char *weft_tunnel_peer(const struct weft_tunnel *t)
 	return weft_tls_peer(t->tls);
 }
 
-bool weft_tunnel_ready(const struct weft_tunnel *t)
-{
-	return t->phase == PHASE_OPEN;
-}
-
 bool weft_tunnel_finished(const struct weft_tunnel *t)
 {
 	return t->retired || t->closing;
@@ -582,11 +578,6 @@ void weft_tunnel_todo(struct weft_tunnel *t, struct weft_link *k)
 		return;
 	k->queued = true;
 	TAILQ_INSERT_TAIL(&t->todo, k, todo);
-}
-
-struct weft_wstate *weft_tunnel_ws(const struct weft_tunnel *t)
-{
-	return t->ws;
 }
 
 bool weft_tunnel_take_budget(struct weft_tunnel *t, uint32_t bytes)

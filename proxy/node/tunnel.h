@@ -36,7 +36,6 @@ struct weft_tunnel *
 weft_tunnel_new(const struct weft_tunnel_conf *conf); /* NULL: no memory for TLS; fd is closed */
 void *weft_tunnel_owner(const struct weft_tunnel *t);
 const char *weft_tunnel_peer(const struct weft_tunnel *t); /* SPIFFE id */
-bool weft_tunnel_ready(const struct weft_tunnel *t);
 unsigned weft_tunnel_room(const struct weft_tunnel *t); /* client: streams that may be opened now */
 bool weft_tunnel_finished(
 	const struct weft_tunnel *t); /* takes no more streams: GOAWAY, retired or closing */
@@ -57,7 +56,6 @@ void weft_tunnel_attach(struct weft_tunnel *t, struct weft_link *k);
 void weft_tunnel_detach(struct weft_tunnel *t, struct weft_link *k);
 void weft_tunnel_todo(struct weft_tunnel *t,
 		      struct weft_link *k); /* weft_link_step at the end of this read or write */
-struct weft_wstate *weft_tunnel_ws(const struct weft_tunnel *t);
 enum weft_reason weft_tunnel_reason(const struct weft_tunnel *t,
 				    const char **ret_detail); /* why it closes */
 bool weft_tunnel_take_budget(struct weft_tunnel *t,
