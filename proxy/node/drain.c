@@ -56,7 +56,8 @@ static void on_poll(evutil_socket_t fd, short what, void *arg)
 	unsigned live;
 
 	if (!weft_node_live(d->node, &live)) {
-		if (!live) {
+		/* an agent that is away is waited for: it must have the listeners before we go */
+		if (!live && (weft_podtab_left(d->node->podtab) || d->forced_ns)) {
 			finish(d);
 			return;
 		}

@@ -29,10 +29,12 @@ struct weft_podtab {
 	char *path, *network;
 	struct pod *pods;
 	struct weft_broker_link *link;
-	struct event *retry, *tick;
+	struct event *retry, *tick, *leave;
 	unsigned retry_ms;
 	uint64_t hello_ns;
-	bool welcomed, synced, left;
+	bool welcomed, synced;
+	bool listed; /* the present agent sent its whole list, so that it has what we hold */
+	bool leaving, left;
 	struct weft_err last;
 };
 
@@ -248,6 +250,7 @@ static int on_pod_del(struct weft_podtab *t, const Weft__Broker__PodDel *m, stru
 
 static void on_snapshot(struct weft_podtab *t)
 {
+	static const struct timeval now = {0, 0};
 	struct pod *p, *next;
 
 	HASH_ITER (hh, t->pods, p, next) {
@@ -257,7 +260,10 @@ static void on_snapshot(struct weft_podtab *t)
 			 p->p->uid);
 		pod_remove(t, p);
 	}
-	t->synced = true;
+	t->synced = t->listed = true;
+	/* not from within the link's own message */
+	if (t->leaving)
+		event_add(t->leave, &now);
 }
 
 static void nonblock(const int *fds, size_t n)
@@ -406,7 +412,7 @@ static void link_down(struct weft_podtab *t, const struct weft_err *why)
 
 	weft_broker_link_free(t->link);
 	t->link = NULL;
-	t->welcomed = false;
+	t->welcomed = t->listed = false;
 	atomic_store(&t->node->broker_up, false);
 	weft_reserve_link(t->node->reserve, false);
 	if (was_up || why->code != t->last.code)
@@ -456,6 +462,39 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		link_down(t, &why);
 }
 
+static bool holds_any(const struct weft_podtab *t)
+{
+	for (const struct pod *p = t->pods; p; p = p->hh.next)
+		for (int i = 0; i < WEFT_LISTEN_KINDS; i++)
+			if (p->held[i] >= 0)
+				return true;
+	return false;
+}
+
+static void leave_now(struct weft_podtab *t)
+{
+	t->left = true;
+	weft_broker_link_free(t->link);
+	t->link = NULL;
+	t->welcomed = t->listed = false;
+	atomic_store(&t->node->broker_up, false);
+	weft_reserve_link(t->node->reserve, false);
+	event_del(t->retry);
+	event_del(t->leave);
+	for (struct pod *p = t->pods; p; p = p->hh.next) {
+		for (int i = 0; i < WEFT_LISTEN_KINDS; i++) {
+			if (p->held[i] >= 0)
+				close(p->held[i]);
+			p->held[i] = -1;
+		}
+	}
+}
+
+static void on_leave(evutil_socket_t fd, short what, void *arg)
+{
+	leave_now(arg);
+}
+
 struct weft_podtab *weft_podtab_new(struct weft_node *n, const struct weft_podtab_conf *conf)
 {
 	struct weft_podtab *t = weft_xcalloc(1, sizeof(*t));
@@ -467,7 +506,8 @@ struct weft_podtab *weft_podtab_new(struct weft_node *n, const struct weft_podta
 	t->retry_ms = WEFT_BROKER_RETRY_FIRST_MS;
 	t->retry = evtimer_new(n->main->base, on_retry, t);
 	t->tick = event_new(n->main->base, -1, EV_PERSIST, on_tick, t);
-	if (!t->retry || !t->tick)
+	t->leave = evtimer_new(n->main->base, on_leave, t);
+	if (!t->retry || !t->tick || !t->leave)
 		abort(); /* memory is out */
 	return t;
 }
@@ -482,20 +522,18 @@ void weft_podtab_start(struct weft_podtab *t)
 
 void weft_podtab_leave(struct weft_podtab *t)
 {
-	t->left = true;
-	weft_broker_link_free(t->link);
-	t->link = NULL;
-	t->welcomed = false;
-	atomic_store(&t->node->broker_up, false);
-	weft_reserve_link(t->node->reserve, false);
-	event_del(t->retry);
-	for (struct pod *p = t->pods; p; p = p->hh.next) {
-		for (int i = 0; i < WEFT_LISTEN_KINDS; i++) {
-			if (p->held[i] >= 0)
-				close(p->held[i]);
-			p->held[i] = -1;
-		}
-	}
+	static const struct timeval now = {0, 0};
+
+	t->leaving = true;
+	if (t->listed || !holds_any(t))
+		leave_now(t);
+	else if (!t->link)
+		event_add(t->retry, &now);
+}
+
+bool weft_podtab_left(const struct weft_podtab *t)
+{
+	return t->left;
 }
 
 void weft_podtab_free(struct weft_podtab *t)
@@ -504,7 +542,7 @@ void weft_podtab_free(struct weft_podtab *t)
 
 	if (!t)
 		return;
-	weft_podtab_leave(t);
+	leave_now(t);
 	HASH_ITER (hh, t->pods, p, next) {
 		HASH_DEL(t->pods, p);
 		weft_reserve_pod_del(t->node->reserve, p->p);
@@ -513,6 +551,7 @@ void weft_podtab_free(struct weft_podtab *t)
 	}
 	event_free(t->retry);
 	event_free(t->tick);
+	event_free(t->leave);
 	free(t->path);
 	free(t->network);
 	free(t);

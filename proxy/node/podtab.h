@@ -24,9 +24,11 @@ struct weft_podtab_conf {
 struct weft_podtab *weft_podtab_new(struct weft_node *n, const struct weft_podtab_conf *conf);
 void weft_podtab_free(struct weft_podtab *t);
 void weft_podtab_start(struct weft_podtab *t);
-/* Drain: closes the link and every held listener, so that the agent may serve a successor. Pods
- * stay as they are. */
+/* Drain: closes the link and every held listener, so that the agent may serve a successor. Not
+ * before the agent is known to have them too: while it is away the next connections wait in them,
+ * and it is waited for. Pods stay as they are. */
 void weft_podtab_leave(struct weft_podtab *t);
+bool weft_podtab_left(const struct weft_podtab *t);
 /* For the reserve: 0, or -ENOTCONN. */
 int weft_podtab_want(struct weft_podtab *t, const struct weft_npod *p, enum weft_sock_kind k,
 		     unsigned count);

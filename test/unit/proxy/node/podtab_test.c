@@ -514,6 +514,7 @@ static void test_leave(void **state)
 	start();
 	give_listeners("pod-a", "web");
 	next_ack("pod-a", NULL);
+	give_snapshot();
 	weft_podtab_leave(node->podtab);
 	pump(node);
 	while (recv(conn, &c, 1, MSG_DONTWAIT) > 0)
@@ -524,6 +525,27 @@ static void test_leave(void **state)
 	assert_int_equal(accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK),
 			 -1); /* it does not come again */
 	assert_int_equal(fake.n_removed, 0);
+}
+
+/* The agent restarts while we drain: what we hold is handed over first. */
+static void test_leave_without_agent(void **state)
+{
+	start();
+	give_listeners("pod-a", "web");
+	next_ack("pod-a", NULL);
+	give_snapshot();
+	close(conn);
+	conn = -1;
+	pump(node);
+	weft_podtab_leave(node->podtab);
+	pump(node);
+	assert_false(weft_podtab_left(node->podtab));
+	assert_int_equal(greet(), 3);
+	give_welcome();
+	give_pod("pod-a", "web", NULL, 0, NULL, 0);
+	assert_false(weft_podtab_left(node->podtab));
+	give_snapshot();
+	assert_true(weft_podtab_left(node->podtab));
 }
 
 int main(void)
@@ -539,6 +561,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_too_many_descriptors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_welcome_version, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_leave, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_leave_without_agent, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
