@@ -263,9 +263,11 @@ void weft_reserve_demand(struct weft_reserve *r, struct weft_npod *p, enum weft_
 	s = &b->shelves[k - WEFT_SOCK_OUT4];
 	shelf_start(r, s);
 	s->demanded = true;
-	s->taken += count;
+	/* without the agent every take comes by here: that is no rate to keep ahead for */
+	if (r->up)
+		s->taken += count;
 	/* ran dry: the rate is not known yet, so grow at once instead of at the next tick */
-	if (count > s->n)
+	if (r->up && count > s->n)
 		s->target = min_u(s->target * 2, r->conf.max);
 	d = weft_xcalloc(1, sizeof(*d));
 	d->worker = worker;

@@ -230,6 +230,15 @@ static void shelf_serve(struct shelf *s)
 	}
 }
 
+void weft_stock_recall(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k)
+{
+	struct bin *b = ws->stock ? bin_get(ws->stock, p, false) : NULL;
+	struct shelf *s = b ? b->shelves[k - WEFT_SOCK_OUT4] : NULL;
+
+	while (s && s->n && !s->n_waits)
+		post(ws->stock, p, k, 0, s->fds[--s->n]);
+}
+
 void weft_stock_fill(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k,
 		     const int *fds, unsigned n)
 {
@@ -249,17 +258,12 @@ void weft_stock_fill(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock
 		else
 			post(st, p, k, 0, fds[i]);
 	}
-	if (s)
-		shelf_serve(s);
-}
-
-void weft_stock_recall(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_kind k)
-{
-	struct bin *b = ws->stock ? bin_get(ws->stock, p, false) : NULL;
-	struct shelf *s = b ? b->shelves[k - WEFT_SOCK_OUT4] : NULL;
-
-	while (s && s->n && !s->n_waits)
-		post(ws->stock, p, k, 0, s->fds[--s->n]);
+	if (!s)
+		return;
+	shelf_serve(s);
+	/* who waited was served by a connection that ended meanwhile */
+	if (!agent_here(st))
+		weft_stock_recall(ws, p, k);
 }
 
 static void on_serve(evutil_socket_t fd, short what, void *arg)
