@@ -5,7 +5,7 @@
 AWAY=${CRASH_AGENT_AWAY:-60}
 shop_up
 web=${MESH_POD_IP[web]}
-mesh_spawn dump nA "$MESH_W/log/tcpdump.log" tcpdump -i wire -s 96 -w "$MESH_W/kill.pcap" "tcp and src host ${MESH_POD_IP[client]} and not port 15008"
+mesh_spawn dump nA "$MESH_W/log/tcpdump.log" tcpdump --immediate-mode -Z root -i wire -U -s 96 -w "$MESH_W/kill.pcap" "tcp and src host ${MESH_POD_IP[client]}"
 mesh_wait 5 tcpdump grep -q 'listening on' "$MESH_W/log/tcpdump.log"
 load() { # in the background, for about the time of a restart
 	mesh_in client "$FLOOD" client --to "$web:9000" --src "${MESH_POD_IP[client]}" --conns "$1" --par 16 --max 8192 --modes plain,half --timeout 90 >"$MESH_W/load" &
@@ -69,8 +69,11 @@ for x in A B; do # orderly restarts
 	mesh_wait 20 "proxy $x" mesh_ready "$x"
 	judge "proxy $x replaced in order" may-die
 done
-mesh_stop dump INT
-is "$(tcpdump -r "$MESH_W/kill.pcap" 2>/dev/null | wc -l)" 0 "no packet of the client left port 15008 in all that time"
+mesh_stop dump TERM
+seen=$(tcpdump -nr "$MESH_W/kill.pcap" dst port 15008 2>/dev/null | wc -l)
+[ "$seen" -gt 1000 ]
+ok $? "the capture on the wire saw the client: $seen packets to port 15008"
+is "$(tcpdump -nr "$MESH_W/kill.pcap" not dst port 15008 2>/dev/null | wc -l)" 0 "... and none to another port in all that time"
 for x in A B; do
 	mesh_wait 10 "empty maps" maps_empty "$x"
 	ok $? "no map entry is left on node $x"
