@@ -2,6 +2,7 @@
  * the registry's lock is taken once for a new kind of flow, not for a connection. */
 #include "proxy/core/arena.h"
 #include "proxy/core/log.h"
+#include "proxy/node/flowtext.h"
 #include "proxy/node/node_priv.h"
 
 #include <event2/event.h>
@@ -70,7 +71,7 @@ struct key {
 	const void *src_w, *dst_w, *dst_s;
 	uint32_t flags;
 	uint32_t text_n;
-	char text[256 * 3 + 64 * 2 + 128 * 2 + 64 + 16];
+	char text[256 * 7];
 };
 struct weft_series {
 	struct weft_flows *owner; /* NULL: not cached, ends with its flow */
@@ -238,20 +239,35 @@ static size_t key_make(struct key *k, const struct weft_flow *f)
 	return offsetof(struct key, text) + k->text_n;
 }
 
+static bool is_flow_text(const struct weft_flow *f, const char *v)
+{
+	const char *const own[] = {f->src_id,
+				   f->dst_id,
+				   f->src_labels_ns,
+				   f->src_labels_workload,
+				   f->src_labels_app,
+				   f->src_labels_version,
+				   f->src_labels_cluster};
+
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		if (v == own[i])
+			return true;
+	return false;
+}
+
 /* Label strings of the flow itself do not outlive it: the series keeps copies. */
 static void own_text(struct weft_series *s, const struct weft_flow *f)
 {
-	const char *lo = (const char *)f, *hi = (const char *)(f + 1);
 	size_t n = 0, at = 0;
 
 	for (int i = 0; i < L_COUNT; i++)
-		if (s->values[i] >= lo && s->values[i] < hi)
+		if (is_flow_text(f, s->values[i]))
 			n += strlen(s->values[i]) + 1;
 	s->text = weft_xcalloc(1, n + 1);
 	for (int i = 0; i < L_COUNT; i++) {
 		size_t len;
 
-		if (s->values[i] < lo || s->values[i] >= hi)
+		if (!is_flow_text(f, s->values[i]))
 			continue;
 		len = strlen(s->values[i]) + 1;
 		memcpy(s->text + at, s->values[i], len);
@@ -406,15 +422,12 @@ void weft_flowlog_done(struct weft_wstate *ws)
 
 void weft_flow_init(struct weft_flow *f, struct weft_wstate *ws, bool inbound)
 {
-	/* the texts are most of the struct: their first bytes are enough */
 	f->inbound = inbound;
 	f->mtls = false;
 	f->src = f->dst = f->hbone = (struct weft_sockaddr){0};
 	f->src_w = f->dst_w = NULL;
 	f->dst_s = NULL;
-	f->src_id[0] = f->dst_id[0] = f->dst_host[0] = f->trace_id[0] = 0;
-	f->src_labels_ns[0] = f->src_labels_workload[0] = f->src_labels_app[0] = 0;
-	f->src_labels_version[0] = f->src_labels_cluster[0] = 0;
+	weft_flow_texts_init(f);
 	f->t0_ns = weft_now_ns();
 	f->sent = f->received = f->told_sent = f->told_received = 0;
 	f->series = NULL;
@@ -522,6 +535,8 @@ void weft_flow_open(struct weft_flow *f)
 
 	if (f->series)
 		return;
+	if (f->src_w)
+		weft_flow_labels_drop(f);
 	f->series = s = series_get(fl, f);
 	weft_stat_add(stat_of(&s->opened, fam.opened, s, "-"), 1);
 	weft_stat_add(fl->open[f->inbound], 1);
@@ -558,6 +573,7 @@ void weft_flow_close(struct weft_flow *f, enum weft_reason r, const char *detail
 	if (flows_of(f)->log)
 		log_ended(f, r, detail);
 	count_end(f, r);
+	weft_flow_texts_done(f);
 	weft_workload_unref(f->src_w);
 	weft_workload_unref(f->dst_w);
 	weft_service_unref(f->dst_s);

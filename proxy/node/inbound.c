@@ -84,17 +84,17 @@ void weft_inbound_label(struct weft_live *l, const struct weft_workload *w, cons
 		f->src_w = weft_workload_ref(src);
 	if (!f->dst_s)
 		f->dst_s = service_of(m, w, host);
-	snprintf(f->dst_host, sizeof(f->dst_host), "%s", host);
-	snprintf(f->dst_id, sizeof(f->dst_id), "%s", l->pod->identity);
+	weft_flow_set(&f->dst_host, host);
+	weft_flow_set(&f->dst_id, l->pod->identity);
 }
 
 static void label_baggage(struct weft_flow *f, const struct weft_baggage *b)
 {
-	snprintf(f->src_labels_ns, sizeof(f->src_labels_ns), "%.63s", b->ns);
-	snprintf(f->src_labels_workload, sizeof(f->src_labels_workload), "%.127s", b->workload);
-	snprintf(f->src_labels_app, sizeof(f->src_labels_app), "%.127s", b->service);
-	snprintf(f->src_labels_version, sizeof(f->src_labels_version), "%.63s", b->version);
-	snprintf(f->src_labels_cluster, sizeof(f->src_labels_cluster), "%.63s", b->cluster);
+	weft_flow_set(&f->src_labels_ns, b->ns);
+	weft_flow_set(&f->src_labels_workload, b->workload);
+	weft_flow_set(&f->src_labels_app, b->service);
+	weft_flow_set(&f->src_labels_version, b->version);
+	weft_flow_set(&f->src_labels_cluster, b->cluster);
 }
 
 /* ---- streams */
@@ -237,7 +237,7 @@ static void on_request(struct weft_tunnel *t, struct weft_h2_stream *h2s,
 	f->mtls = true;
 	f->src = n->src;
 	f->dst = n->dst;
-	snprintf(f->src_id, sizeof(f->src_id), "%s", weft_tunnel_peer(t));
+	weft_flow_set(&f->src_id, weft_tunnel_peer(t));
 	s->link.ops = &link_ops;
 	s->link.flow = f;
 	weft_link_accept(&s->link, n->ws, t, h2s);
@@ -246,7 +246,7 @@ static void on_request(struct weft_tunnel *t, struct weft_h2_stream *h2s,
 		refuse(s, 400, WEFT_REASON_BAD_REQUEST, "");
 		return;
 	}
-	snprintf(f->trace_id, sizeof(f->trace_id), "%s", s->req->trace_id);
+	weft_flow_set(&f->trace_id, s->req->trace_id);
 	label_baggage(f, &s->req->baggage);
 	if (!s->req->by_host)
 		f->hbone = s->req->addr;

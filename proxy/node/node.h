@@ -129,11 +129,12 @@ struct weft_flow {
 	struct weft_sockaddr src, dst, hbone; /* hbone: inbound: the CONNECT authority's address */
 	struct weft_workload *src_w, *dst_w;  /* references, may be NULL */
 	struct weft_service *dst_s;	      /* reference, may be NULL */
-	char src_id[256], dst_id[256];	      /* SPIFFE, empty: none */
-	char dst_host[256];		      /* forwarded host or authority host */
-	char trace_id[33];
-	char src_labels_ns[64], src_labels_workload[128], src_labels_app[128],
-		src_labels_version[64], src_labels_cluster[64]; /* from baggage */
+	/* Never NULL once initialised; set by weft_flow_set only. */
+	const char *src_id, *dst_id; /* SPIFFE, empty: none */
+	const char *dst_host;	     /* forwarded host or authority host */
+	const char *trace_id;
+	const char *src_labels_ns, *src_labels_workload, *src_labels_app; /* from baggage */
+	const char *src_labels_version, *src_labels_cluster;
 	uint64_t t0_ns;
 	uint64_t sent,
 		received; /* bytes as the local workload sees them: sent by it, received by it */
@@ -141,6 +142,8 @@ struct weft_flow {
 	struct weft_series *series;	   /* flowlog.c's; set once opened */
 	struct weft_worker *worker;
 };
+/* Copies value into the field of a flow; longer ones are cut at 255 bytes. */
+void weft_flow_set(const char **field, const char *value);
 void weft_flow_init(struct weft_flow *f, struct weft_wstate *ws, bool inbound);
 void weft_flow_open(struct weft_flow *f); /* identities and workloads are known: opened counter */
 void weft_flow_tick(struct weft_flow *f); /* every 5 s for long ones, if bytes moved */

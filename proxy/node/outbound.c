@@ -198,13 +198,14 @@ static void open_stream(struct out *o, struct weft_tunnel *t)
 	uint64_t id[3] = {weft_rand64(), weft_rand64(), weft_rand64() | 1};
 	struct weft_hbone_text text;
 	struct weft_baggage b;
-	char trace[56];
+	char trace[56], trace_id[33];
 
-	snprintf(f->trace_id, sizeof(f->trace_id), "%016llx%016llx", (unsigned long long)id[0],
+	snprintf(trace_id, sizeof(trace_id), "%016llx%016llx", (unsigned long long)id[0],
 		 (unsigned long long)id[1]);
-	snprintf(trace, sizeof(trace), "00-%s-%016llx-00", f->trace_id, (unsigned long long)id[2]);
-	snprintf(f->src_id, sizeof(f->src_id), "%s", o->live.pod->identity);
-	snprintf(f->dst_id, sizeof(f->dst_id), "%s", weft_tunnel_peer(t));
+	snprintf(trace, sizeof(trace), "00-%s-%016llx-00", trace_id, (unsigned long long)id[2]);
+	weft_flow_set(&f->trace_id, trace_id);
+	weft_flow_set(&f->src_id, o->live.pod->identity);
+	weft_flow_set(&f->dst_id, weft_tunnel_peer(t));
 	baggage_of(f->src_w, &b);
 	if (weft_hbone_write(&text, o->set->authority, &b, &f->src,
 			     f->dst_s ? f->dst_s->hostname : NULL, trace) < 0) {

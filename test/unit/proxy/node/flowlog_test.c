@@ -72,8 +72,8 @@ static void flow_make(struct weft_flow *f, bool inbound)
 	f->src_w = weft_workload_ref(weft_model_workload_by_uid(model, "uid-curl"));
 	f->dst_w = weft_workload_ref(weft_model_workload_by_uid(model, "uid-web"));
 	f->dst_s = weft_service_ref(weft_model_service(model, "shop/web.shop.svc.cluster.local"));
-	strcpy(f->src_id, "spiffe://cluster.local/ns/shop/sa/curl");
-	strcpy(f->dst_id, "spiffe://cluster.local/ns/shop/sa/web");
+	weft_flow_set(&f->src_id, "spiffe://cluster.local/ns/shop/sa/curl");
+	weft_flow_set(&f->dst_id, "spiffe://cluster.local/ns/shop/sa/web");
 }
 
 static char *metrics(bool openmetrics)
@@ -244,9 +244,9 @@ static void test_baggage(void **state)
 			weft_workload_unref(f.src_w);
 			f.src_w = NULL;
 		}
-		strcpy(f.src_labels_workload, "far");
-		strcpy(f.src_labels_app, "far-app");
-		strcpy(f.src_labels_ns, "far-ns");
+		weft_flow_set(&f.src_labels_workload, "far");
+		weft_flow_set(&f.src_labels_app, "far-app");
+		weft_flow_set(&f.src_labels_ns, "far-ns");
 		weft_flow_open(&f);
 		weft_flow_close(&f, WEFT_REASON_OK, NULL);
 	}
@@ -284,7 +284,7 @@ static void test_promtool(void **state)
 	flow_make(&f, true);
 	weft_workload_unref(f.src_w);
 	f.src_w = NULL;
-	strcpy(f.src_labels_workload, "a\"b\\c\nd");
+	weft_flow_set(&f.src_labels_workload, "a\"b\\c\nd");
 	weft_flow_open(&f);
 	weft_flow_close(&f, WEFT_REASON_OK, NULL);
 	text = metrics(false);
@@ -302,11 +302,13 @@ static void test_promtool(void **state)
 static void test_many_kinds(void **state)
 {
 	struct weft_flow f;
+	char id[64];
 
 	/* more kinds of flow than are kept: no fewer are counted */
 	for (int i = 0; i < 9000; i++) {
 		flow_make(&f, true);
-		snprintf(f.src_id, sizeof(f.src_id), "spiffe://cluster.local/ns/many/sa/s%d", i);
+		snprintf(id, sizeof(id), "spiffe://cluster.local/ns/many/sa/s%d", i);
+		weft_flow_set(&f.src_id, id);
 		weft_flow_open(&f);
 		weft_flow_close(&f, WEFT_REASON_OK, NULL);
 	}

@@ -5,6 +5,7 @@
 #include "proxy/net/origdst.h"
 #include "proxy/net/tls.h"
 #include "proxy/node/conns.h"
+#include "proxy/node/flowtext.h"
 #include "proxy/node/node.h"
 #include "proxy/node/pool.h"
 #include "test/unit/proxy/net/certs.h"
@@ -140,6 +141,7 @@ void weft_flow_init(struct weft_flow *f, struct weft_wstate *ws, bool inbound)
 {
 	f->inbound = inbound;
 	f->worker = ws->w;
+	weft_flow_texts_init(f);
 }
 
 void weft_flow_open(struct weft_flow *f)
@@ -165,6 +167,7 @@ void weft_flow_close(struct weft_flow *f, enum weft_reason r, const char *detail
 	snprintf(e->dst_id, sizeof(e->dst_id), "%.127s", f->dst_id);
 	snprintf(e->detail, sizeof(e->detail), "%s", detail ? detail : "");
 	pthread_mutex_unlock(&ended_lock);
+	weft_flow_texts_done(f);
 	weft_workload_unref(f->src_w);
 	weft_workload_unref(f->dst_w);
 	weft_service_unref(f->dst_s);
