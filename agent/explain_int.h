@@ -31,4 +31,5 @@ struct explain {
 /* Fills why. */
 void explain_say(struct explain *t);
 struct json_t *explain_json(const struct explain *t);
-char *explain_text(const struct json_t *o); /* malloc'ed; from the JSON, so that nothing is told in one form only */
+char *explain_text(const struct json_t *o); /* malloc'ed; from the JSON, so that nothing is told in
+					       one form only */

@@ -1,5 +1,5 @@
-/* Inside of the store: objects → messages, a file a kind. Pure. Everything lives in the translation's arena or in the
- * objects, which outlive it. */
+/* Inside of the store: objects → messages, a file a kind. Pure. Everything lives in the
+ * translation's arena or in the objects, which outlive it. */
 #pragma once
 #include "agent/store.h"
 #include "proxy/core/arena.h"
@@ -16,7 +16,7 @@ struct tr_pod {
 	/* of the arena, since o and pod are gone after the load */
 	const char *sa, *node, *identity, *uid, *netns, *source; /* netns NULL: not said */
 	bool enrolled;
-	bool live;                   /* has a workload */
+	bool live; /* has a workload */
 	Istio__Workload__Workload *w;
 };
 struct tr_ip {
@@ -30,18 +30,18 @@ struct tr {
 	int n_errors;
 	struct weft_store_mesh mesh;
 	const Weft__Kube__MeshConfigSpec *config; /* NULL: none */
-	struct tr_pod *pods;         /* by namespace and name, as the objects */
+	struct tr_pod *pods;			  /* by namespace and name, as the objects */
 	size_t n_pods;
-	struct tr_ip *ips;           /* of live pods that have addresses of their own, sorted */
+	struct tr_ip *ips; /* of live pods that have addresses of their own, sorted */
 	size_t n_ips;
 	struct weft_store_resource *out; /* heap */
 	size_t n_out, cap_out;
 };
 /* One more error, at field name[idx] of message m of o (name NULL: m itself). */
-void tr_bad(struct tr *t, const struct weft_object *o, const void *m, const char *name, int idx, const struct weft_path *at,
-	    const char *fmt, ...) __attribute__((format(printf, 7, 8)));
-void tr_out(struct tr *t, const struct weft_xds_type *type, const char *name, const ProtobufCMessage *msg,
-	    const char *const *aliases, const char *source);
+void tr_bad(struct tr *t, const struct weft_object *o, const void *m, const char *name, int idx,
+	    const struct weft_path *at, const char *fmt, ...) __attribute__((format(printf, 7, 8)));
+void tr_out(struct tr *t, const struct weft_xds_type *type, const char *name,
+	    const ProtobufCMessage *msg, const char *const *aliases, const char *source);
 const char *tr_source(struct tr *t, const struct weft_object *o);
 /* A new message of descriptor d, initialised, in the arena. */
 void *tr_new(struct tr *t, const ProtobufCMessageDescriptor *d);
@@ -62,14 +62,17 @@ struct tr_pod *tr_pod_by_ip(struct tr *t, const struct weft_ip *ip);
 /* The pods of a namespace; ns NULL: all. */
 struct tr_pod *tr_pods_of(struct tr *t, const char *ns, size_t *ret_n);
 /* Whether every label of the selector (its entries are laid out as labels are) is on the object. */
-bool tr_selects(Weft__Kube__ObjectMeta__LabelsEntry *const *selector, size_t n, const Weft__Kube__ObjectMeta *m);
+bool tr_selects(Weft__Kube__ObjectMeta__LabelsEntry *const *selector, size_t n,
+		const Weft__Kube__ObjectMeta *m);
 /* ---- translate_service.c: services, memberships, manual endpoints */
 void tr_services(struct tr *t);
 char *tr_hostname(struct tr *t, const char *ns, const char *name);
-Weft__Kube__ObjectMeta__LabelsEntry *const *tr_service_selector(const Weft__Kube__Service *s, size_t *ret_n);
+Weft__Kube__ObjectMeta__LabelsEntry *const *tr_service_selector(const Weft__Kube__Service *s,
+								size_t *ret_n);
 /* ---- translate_waypoint.c */
 void tr_service_waypoint(struct tr *t, const struct weft_object *o, Istio__Workload__Service *s);
 void tr_pod_waypoint(struct tr *t, struct tr_pod *p);
-/* ---- translate_policy.c, translate_peer.c: policies; they add their names to the workloads they select */
+/* ---- translate_policy.c, translate_peer.c: policies; they add their names to the workloads they
+ * select */
 void tr_policies(struct tr *t);
 void tr_peers(struct tr *t);

@@ -12,6 +12,7 @@ struct weft_grpc_in {
 void weft_grpc_in_init(struct weft_grpc_in *g, size_t max_bytes);
 void weft_grpc_in_done(struct weft_grpc_in *g);
 void weft_grpc_in_feed(struct weft_grpc_in *g, const uint8_t *p, size_t n);
-/* 1: *ret (malloc'ed, the caller frees) holds a message of *ret_n bytes; 0: need more; -EMSGSIZE; -EPROTO: compressed. */
+/* 1: *ret (malloc'ed, the caller frees) holds a message of *ret_n bytes; 0: need more; -EMSGSIZE;
+ * -EPROTO: compressed. */
 int weft_grpc_in_next(struct weft_grpc_in *g, uint8_t **ret, size_t *ret_n);
 void weft_grpc_out(struct evbuffer *dst, const void *msg, size_t n); /* prefix + bytes */
