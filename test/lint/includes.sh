@@ -19,7 +19,7 @@ git ls-files --cached --others --exclude-standard 'agent/*.[ch]' 'proxy/*.[ch]' 
 		may["l4"] = may["policy"] "l4 "
 		may["node"] = may["l4"] "node "
 		may["agent"] = may["policy"] "agent bpf "
-		may["ctl"] = may["policy"] "ctl "
+		may["ctl"] = may["agent"] "ctl " # check and unenroll load and release BPF where no agent runs; not bpf/ itself
 		may["bpf"] = " bpf "
 	}
 	/^[ \t]*#[ \t]*include[ \t]*"/ {
