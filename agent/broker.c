@@ -1,4 +1,5 @@
 #include "agent/broker.h"
+#include "agent/broker_held.h"
 #include "agent/broker_peer.h"
 #include "agent/exempt.h"
 #include "agent/podsock.h"
@@ -33,12 +34,6 @@ enum {
 };
 enum { S_NEW = 1, S_HOLDING = 2, S_WAITING = 4, S_LIVE = 8 };
 
-struct held { /* a listener the peer has, by the socket it is */
-	char *uid;
-	int kind;
-	ino_t ino;
-	struct held *next;
-};
 struct peer {
 	TAILQ_ENTRY(peer) link;
 	struct weft_broker *b;
@@ -46,7 +41,7 @@ struct peer {
 	pid_t pid;
 	int pidfd, state;
 	struct event *deadline;
-	struct held *held;
+	struct weft_held *held;
 	unsigned long total[5];
 	unsigned in_second[5];
 	uint64_t second;
@@ -65,57 +60,6 @@ struct weft_broker {
 	uint64_t start_ns;
 	bool ready;
 };
-
-/* ---- what a peer holds */
-
-static ino_t ino_of(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) < 0 ? 0 : st.st_ino;
-}
-
-static void held_add(struct peer *p, const char *uid, int kind, ino_t ino)
-{
-	struct held *h;
-
-	for (h = p->held; h; h = h->next)
-		if (h->kind == kind && !strcmp(h->uid, uid))
-			break;
-	if (!h) {
-		h = weft_xcalloc(1, sizeof(*h));
-		h->uid = weft_xstrdup(uid);
-		h->kind = kind;
-		h->next = p->held;
-		p->held = h;
-	}
-	h->ino = ino;
-}
-
-static bool held_has(const struct peer *p, const char *uid, int kind, ino_t ino)
-{
-	const struct held *h;
-
-	for (h = p->held; h; h = h->next)
-		if (h->kind == kind && h->ino == ino && !strcmp(h->uid, uid))
-			return true;
-	return false;
-}
-
-static void held_drop(struct peer *p, const char *uid)
-{
-	struct held **at = &p->held, *h;
-
-	while ((h = *at)) {
-		if (uid && strcmp(h->uid, uid)) {
-			at = &h->next;
-			continue;
-		}
-		*at = h->next;
-		free(h->uid);
-		free(h);
-	}
-}
 
 /* ---- to the proxy */
 
@@ -152,9 +96,9 @@ static void send_pod(struct peer *p, const struct weft_pod *pod)
 		int fd = pod->listeners[kind - 1];
 		ino_t ino;
 
-		if (fd < 0 || held_has(p, pod->uid, kind, ino = ino_of(fd)))
+		if (fd < 0 || weft_held_has(p->held, pod->uid, kind, ino = weft_held_ino(fd)))
 			continue;
-		held_add(p, pod->uid, kind, ino);
+		weft_held_add(&p->held, pod->uid, kind, ino);
 		kinds[n] = (Weft__Broker__SocketKind)kind;
 		fds[n++] = fd;
 	}
@@ -246,7 +190,7 @@ static int on_holding(struct peer *p, const Weft__Broker__ToAgent *m, int *fds, 
 	if (!h->pod_uid || !h->pod_uid[0] || n_fds != 1)
 		return weft_fail(reterr, NULL, EPROTO,
 				 "Holding: must name a pod and carry one descriptor");
-	held_add(p, h->pod_uid, (int)h->kind, ino_of(fds[0]));
+	weft_held_add(&p->held, h->pod_uid, (int)h->kind, weft_held_ino(fds[0]));
 	r = weft_pods_adopt(p->b->pods, h->pod_uid, (int)h->kind, fds[0]);
 	fds[0] = -1;
 	/* a stale one is not a broken rule: the pod may have come back in another namespace */
@@ -384,7 +328,7 @@ static void peer_free(struct peer *p)
 	weft_bpeer_free(p->io);
 	event_free(p->deadline);
 	close(p->pidfd);
-	held_drop(p, NULL);
+	weft_held_drop(&p->held, NULL);
 	free(p);
 }
 
@@ -396,7 +340,7 @@ static void peer_closed(void *owner, const struct weft_err *why)
 	bool was_active = TAILQ_FIRST(&b->peers) == p;
 
 	if (why->code)
-		weft_log_err(WEFT_LOG_WARN, why, "proxy cut off");
+		weft_log(WEFT_LOG_WARN, "proxy cut off pid=%d: %s", p->pid, why->msg);
 	if (p->state != S_NEW)
 		weft_log(WEFT_LOG_INFO, "proxy disconnected pid=%d", p->pid);
 	peer_free(p);
@@ -587,7 +531,7 @@ void weft_broker_pod_removed(struct weft_broker *b, const char *uid)
 
 	m.uid = (char *)uid;
 	TAILQ_FOREACH (p, &b->peers, link) {
-		held_drop(p, uid);
+		weft_held_drop(&p->held, uid);
 		if (p->state == S_LIVE)
 			send_msg(p, WEFT__BROKER__TO_PROXY__M_POD_DEL, &m, NULL, 0);
 	}
