@@ -24,6 +24,9 @@ struct weft_xds_sink {
 	void (*apply)(void *owner, struct weft_xds_client *c, const struct weft_xds_resource *up,
 		      size_t n_up, const char *const *removed, size_t n_removed);
 	void (*connected)(void *owner, bool up); /* may be NULL; told once a change */
+	/* Once, after apply: the first state of this type is complete, refused resources and all.
+	 * May be NULL. */
+	void (*complete)(void *owner);
 };
 struct weft_xds_client_conf {
 	const char *path;      /* unix socket */

@@ -384,6 +384,11 @@ int weft_xds_client_response(struct weft_xds_client *c, const uint8_t *p, size_t
 		if (t->syncing && !more)
 			sync_done(c, t);
 		t->ready |= !more && !c->nacks;
+		if (!more && !t->complete) {
+			t->complete = true;
+			if (t->sink->complete)
+				t->sink->complete(t->owner);
+		}
 	}
 	answer(c, type_url, nonce);
 	err = 0;

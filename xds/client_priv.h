@@ -23,6 +23,7 @@ struct xtype {
 	struct xheld *held;
 	bool syncing; /* the first state on this connection is not complete */
 	bool ready;
+	bool complete; /* a whole state has come once */
 };
 
 enum { CLIENT_TYPES_MAX = 8, CLIENT_NACK_MAX = 4096 };

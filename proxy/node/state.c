@@ -18,6 +18,7 @@ struct weft_state {
 	struct event *publish;
 	uint64_t published_ns, policy_generation;
 	bool model_dirty, started, was_up;
+	bool addresses_complete, policies_complete; /* each has come in full once */
 	char **changed; /* identities whose secret changed since the last publish */
 	size_t n_changed;
 	uint64_t rejected;
@@ -73,12 +74,20 @@ static void on_update(struct weft_worker *w, void *arg)
 	free(u);
 }
 
-static void post_update(struct weft_state *s, struct weft_worker *w, bool policies)
+/* A part of the first state would be wrong: without all policies it allows, without all addresses
+ * it takes the mesh's own for strangers and dials them in plaintext. Until then workers know no
+ * workload, and connections wait for theirs. */
+static bool model_whole(const struct weft_state *s)
+{
+	return s->addresses_complete && s->policies_complete;
+}
+
+static void post_update(struct weft_state *s, struct weft_worker *w, bool model, bool policies)
 {
 	struct update *u = weft_xcalloc(1, sizeof(*u) + s->n_changed * sizeof(u->changed[0]));
 
 	u->node = s->node;
-	if (s->model_dirty) {
+	if (model) {
 		u->model = weft_model_ref(s->model);
 		u->policies = policies;
 	}
@@ -92,13 +101,16 @@ static void post_update(struct weft_state *s, struct weft_worker *w, bool polici
 void weft_state_publish(struct weft_state *s)
 {
 	uint64_t generation = weft_model_policy_generation(s->model);
+	bool model = s->model_dirty && model_whole(s);
 
 	event_del(s->publish);
-	if (s->model_dirty || s->n_changed) {
+	if (model || s->n_changed) {
 		for (unsigned i = 0; i < s->node->n_ws; i++)
-			post_update(s, s->node->ws[i].w, generation != s->policy_generation);
-		s->policy_generation = generation;
-		s->model_dirty = false;
+			post_update(s, s->node->ws[i].w, model, generation != s->policy_generation);
+		if (model) {
+			s->policy_generation = generation;
+			s->model_dirty = false;
+		}
 		while (s->n_changed)
 			free(s->changed[--s->n_changed]);
 		s->published_ns = weft_now_ns();
@@ -250,9 +262,26 @@ static void told_connected(void *owner, bool up)
 	s->was_up = up;
 }
 
-static const struct weft_xds_sink address_sink = {apply_address, told_connected};
-static const struct weft_xds_sink policy_sink = {apply_policy, NULL};
-static const struct weft_xds_sink secret_sink = {apply_secret, NULL};
+static void told_addresses_complete(void *owner)
+{
+	struct weft_state *s = owner;
+
+	s->addresses_complete = true;
+	publish_later(s);
+}
+
+static void told_policies_complete(void *owner)
+{
+	struct weft_state *s = owner;
+
+	s->policies_complete = true;
+	publish_later(s);
+}
+
+static const struct weft_xds_sink address_sink = {apply_address, told_connected,
+						  told_addresses_complete};
+static const struct weft_xds_sink policy_sink = {apply_policy, NULL, told_policies_complete};
+static const struct weft_xds_sink secret_sink = {apply_secret, NULL, NULL};
 
 static struct weft_stat_family *family(const char *name, const char *help,
 				       const char *const *labels)

@@ -27,9 +27,10 @@ enum { WAIT_MS = 20000, MAX_NAMES = 20000 };
 
 struct seen { /* what a sink holds */
 	char names[MAX_NAMES][40];
-	int n, updates, removals, calls, ups, downs;
+	int n, updates, removals, calls, ups, downs, completes;
 	const char *refuse; /* a resource of this name */
 	char value[64];	    /* of the last update */
+	int complete_at;    /* resources held when it was told */
 };
 
 struct env {
@@ -120,7 +121,15 @@ static void connected(void *owner, bool up)
 		s->downs++;
 }
 
-static const struct weft_xds_sink sink = {apply, connected};
+static void complete(void *owner)
+{
+	struct seen *s = owner;
+
+	s->completes++;
+	s->complete_at = s->n;
+}
+
+static const struct weft_xds_sink sink = {apply, connected, complete};
 
 static bool allow(void *owner, pid_t pid, uid_t uid)
 {
@@ -257,6 +266,9 @@ static void initial_update_removal(void **st)
 	assert_int_equal(e->addr.ups, 1);
 	assert_int_equal(e->addr.n, 2);
 	assert_int_equal(e->auth.n, 0);
+	assert_int_equal(e->addr.completes, 1);
+	assert_int_equal(e->addr.complete_at, 2);
+	assert_int_equal(e->auth.completes, 1);
 	assert_int_equal(e->pid, getpid());
 	assert_int_equal(weft_xds_server_clients(e->server), 1);
 	assert_int_equal(weft_xds_server_count(e->server, &weft_xds_type_address), 2);
@@ -318,6 +330,7 @@ static void nack_of_one(void **st)
 	assert_string_equal(e->nacked_node, "ztunnel~10.0.0.1~a.b~c");
 	assert_int_equal(e->addr.n, 2); /* the others are applied */
 	assert_false(weft_xds_ready(e->client));
+	assert_int_equal(e->addr.completes, 1); /* all of it came, if not all was good */
 	spin(e, 50);
 	assert_int_equal(e->addr.updates, 3); /* not sent again until it changes */
 	assert_int_equal(e->nacks, 1);
@@ -409,6 +422,7 @@ static void many_resources(void **st)
 	client_up(e);
 	UNTIL(e, weft_xds_ready(e->client));
 	assert_int_equal(e->addr.n, 10000); /* ready means all */
+	assert_int_equal(e->addr.complete_at, 10000);
 	assert_true(e->addr.calls >= 3);
 	put_service(e, "ns/s777", "x", NULL);
 	UNTIL(e, e->addr.updates == 10001);

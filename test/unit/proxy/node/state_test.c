@@ -25,6 +25,13 @@ static void apply(const struct weft_xds_type *t, const struct weft_xds_resource 
 					    removed, n_removed);
 }
 
+static void complete(const struct weft_xds_type *t)
+{
+	for (int i = 0; i < xds.n; i++)
+		if (xds.types[i] == t)
+			xds.sinks[i]->complete(xds.owner);
+}
+
 static int setup(void **state)
 {
 	static struct weft_state *once; /* its metric families are made once a program */
@@ -115,6 +122,25 @@ static void test_started(void **state)
 		"ztunnel~1.1.1.1~weft-proxy-node-a.weft-system~weft-system.svc.cluster.local");
 	weft_state_welcome(node->state, "node-a", "net"); /* another agent: the same client */
 	assert_int_equal(xds.started, 1);
+}
+
+/* An address alone, or with a part of the policies, would be served without them. */
+static void test_first_state_is_whole(void **state)
+{
+	put_workload("w0", 0x6400000a, NULL);
+	complete(&weft_xds_type_address);
+	assert_false(settled(1));
+	assert_null(weft_model_workload_by_uid(node->ws[0].model, "w0"));
+	assert_false(weft_state_ready(node->state));
+	put_leaf(ID_A, ID_A); /* certificates do not wait */
+	for (int i = 0; i < 100 && fake.n_secrets < 2; i++)
+		pump(node), usleep(1000);
+	assert_int_equal(fake.n_secrets, 2);
+	assert_int_equal(fake.n_model, 0);
+	complete(&weft_xds_type_authorization); /* none at all is a state as well */
+	assert_true(settled(2));
+	for (int i = 0; i < 2; i++)
+		assert_non_null(weft_model_workload_by_uid(node->ws[i].model, "w0"));
 }
 
 static void test_model_reaches_workers(void **state)
@@ -349,6 +375,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_started, setup),
+		cmocka_unit_test_setup(test_first_state_is_whole, setup),
 		cmocka_unit_test_setup(test_model_reaches_workers, setup),
 		cmocka_unit_test_setup(test_changes_are_joined, setup),
 		cmocka_unit_test_setup(test_policy_generation, setup),
