@@ -309,29 +309,41 @@ static bool same_strings(const struct weft_pod *pod, const struct weft_pod_conf 
 	       eq_or(pod->netns_path, c->netns_path, "");
 }
 
-/* The pod moves to other addresses in the same namespace; it stays captured all the while. */
+/* The pod moves to other addresses in the same namespace; it stays captured all the while, and
+ * where it cannot move, as it was: a wrong address in the configuration must not let it out. */
 static int readdress(struct weft_pods *p, struct weft_pod *pod, const struct weft_pod_conf *c,
 		     struct weft_err *reterr)
 {
 	struct weft_bpf_pod b = {.uid = pod->uid, .cookie = pod->cookie, .netns_fd = pod->netns_fd};
-	int r = pod_addrs(pod, c, reterr);
+	struct weft_ip old[4];
+	size_t n_old = pod->n_addrs;
+	int r;
 
-	if (r < 0)
-		return r;
-	r = weft_pods_listen(pod, reterr);
-	if (r < 0)
-		return r;
-	b.n_addrs = pod->n_addrs;
-	memcpy(b.addrs, pod->addrs, sizeof(b.addrs));
-	r = steer(p->bpf, pod, reterr);
-	return r < 0 ? r : weft_bpf_pod_set(p->bpf, &b, reterr);
+	memcpy(old, pod->addrs, sizeof(old));
+	r = pod_addrs(pod, c, reterr);
+	if (r >= 0)
+		r = weft_pods_listen(pod, reterr);
+	if (r >= 0) {
+		b.n_addrs = pod->n_addrs;
+		memcpy(b.addrs, pod->addrs, sizeof(b.addrs));
+		r = steer(p->bpf, pod, reterr);
+	}
+	if (r >= 0)
+		r = weft_bpf_pod_set(p->bpf, &b, reterr);
+	if (r < 0) { /* tried again at the next sync */
+		memcpy(pod->addrs, old, sizeof(old));
+		pod->n_addrs = n_old;
+	}
+	return r;
 }
 
 static int failed(struct weft_pods *p, struct weft_pod *pod, const struct weft_err *e,
 		  struct weft_err *reterr)
 {
-	release(p, pod, NULL);
-	pod->state = WEFT_POD_FAILED;
+	if (pod->state != WEFT_POD_CAPTURED) {
+		release(p, pod, NULL);
+		pod->state = WEFT_POD_FAILED;
+	}
 	pod->err = *e;
 	if (reterr)
 		*reterr = *e;
@@ -352,6 +364,7 @@ int weft_pods_add(struct weft_pods *p, const struct weft_pod_conf *c, struct wef
 	}
 	if (ret)
 		*ret = pod;
+	changed = pod->err.code != 0; /* what came with a failed change was not told */
 	if (!same_strings(pod, c)) {
 		strings_free(pod);
 		pod_strings(pod, c);

@@ -19,7 +19,8 @@ struct weft_pod {
 	int listeners[WEFT_POD_LISTENERS]; /* -1: none; owned */
 	bool ours;			   /* rule and route were made by this capture */
 	enum weft_pod_state state;
-	struct weft_err err; /* why FAILED or PENDING */
+	struct weft_err
+		err; /* why FAILED or PENDING; CAPTURED: why not with the wanted addresses */
 	struct weft_pod *next;
 };
 struct weft_pod_conf { /* what is wanted; strings are copied */
@@ -33,8 +34,9 @@ void weft_pods_free(struct weft_pods *p); /* leaves captures in place: fail clos
 /* Enrols: opens and verifies the namespace (it must own addrs; n_addrs 0: they are read there), ip
  * rule/route for spoofed replies, sysctls, listeners, BPF; the capture comes last. Same uid again:
  * updated in place where the namespace is the same. Returns 1: captured anew or changed (tell the
- * broker), 0: nothing changed. On failure nothing of this pod stays captured half-way; the pod is
- * listed as FAILED with its err. */
+ * broker), 0: nothing changed. On failure nothing of this pod stays captured half-way, and the pod
+ * is listed as FAILED with its err; but one that is captured and only cannot have other addresses
+ * stays CAPTURED with those it has, and its err. */
 int weft_pods_add(struct weft_pods *p, const struct weft_pod_conf *c, struct weft_pod **ret,
 		  struct weft_err *reterr);
 int weft_pods_remove(struct weft_pods *p, const char *uid,

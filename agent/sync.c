@@ -39,13 +39,16 @@ static void pod_in(struct weft_agent *a, const struct weft_store_pod *w)
 	int r = weft_pods_add(a->pods, &w->conf, &pod, &e);
 
 	/* the same pod in another namespace is another pod to the proxy */
-	if (was && (r < 0 || pod->cookie != cookie))
+	if (was && (pod->state != WEFT_POD_CAPTURED || pod->cookie != cookie))
 		weft_broker_pod_removed(a->broker, w->conf.uid);
 	if (r < 0) {
 		/* one line a reason */
 		if (before.code != e.code || strcmp(before.msg, e.msg))
-			weft_log(WEFT_LOG_WARN, "pod not captured pod=%s/%s source=%s: %s", pod->ns,
-				 pod->name, w->source, e.msg);
+			weft_log(WEFT_LOG_WARN, "%s pod=%s/%s source=%s: %s",
+				 pod->state == WEFT_POD_CAPTURED
+					 ? "pod captured as it was, its change not"
+					 : "pod not captured",
+				 pod->ns, pod->name, w->source, e.msg);
 	} else if (r > 0) {
 		weft_log(WEFT_LOG_INFO, "pod captured pod=%s/%s identity=%s", pod->ns, pod->name,
 			 w->identity);

@@ -53,7 +53,8 @@ static void *netns_main(void *arg)
 	int *fd = arg;
 
 	*fd = unshare(CLONE_NEWNET) == 0 &&
-			      system("ip link add d0 type bridge && ip addr add 10.77.0.1/24 dev d0 "
+			      system("ip link add d0 type bridge && ip addr add 10.77.0.1/24 dev "
+				     "d0 "
 				     "&& "
 				     "ip addr add fd77::1/64 dev d0 nodad && ip link set d0 up") ==
 				      0
@@ -534,6 +535,21 @@ static void script_successor(void)
 
 /* ---- tests */
 
+static void capture_count(void *ctx, const char *uid, uint64_t cookie)
+{
+	(void)uid;
+	(void)cookie;
+	++*(int *)ctx;
+}
+
+static int captures(void)
+{
+	int n = 0;
+
+	weft_bpf_each_pinned(bpf, capture_count, &n);
+	return n;
+}
+
 static void pods_alone(void **state)
 {
 	struct weft_pod_conf c = web();
@@ -560,8 +576,16 @@ static void pods_alone(void **state)
 	assert_int_equal(weft_ip_parse("10.77.0.9", &c.addrs[0]), 0);
 	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), -EADDRNOTAVAIL);
 	assert_non_null(strstr(e.msg, "10.77.0.9"));
-	assert_int_equal(pod->state, WEFT_POD_FAILED);
-	assert_int_equal(pod->listeners[0], -1);
+	/* it is not let out of the mesh for that */
+	assert_int_equal(pod->state, WEFT_POD_CAPTURED);
+	assert_non_null(strstr(pod->err.msg, "10.77.0.9"));
+	assert_int_equal(pod->n_addrs, 1);
+	assert_true(pod->listeners[0] >= 0);
+	assert_int_equal(captures(), 1);
+	assert_int_equal(weft_ip_parse("10.77.0.1", &c.addrs[0]), 0);
+	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), 1);
+	assert_int_equal(pod->err.code, 0);
+	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), 0);
 	/* a port that somebody in the pod has */
 	c = web();
 	other_fd = netns_make(other, sizeof(other));
@@ -573,8 +597,10 @@ static void pods_alone(void **state)
 	assert_non_null(strstr(e.msg, "15006"));
 	close(fd);
 	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), 1);
-	/* the pod came back in another namespace */
+	/* the pod came back in another namespace: only when that is not another pod's */
 	c.netns_path = netns;
+	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), -EADDRINUSE);
+	assert_int_equal(weft_pods_remove(pods, UID, &e), 0);
 	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), 1);
 	close(other_fd);
 	/* what is no network namespace, or our own */
@@ -590,7 +616,6 @@ static void pods_alone(void **state)
 	c.netns_path = "/nowhere";
 	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), -ENOENT);
 	assert_int_equal(weft_pods_remove(pods, "shop_busy", &e), 0);
-	assert_int_equal(weft_pods_remove(pods, UID, &e), 0);
 	assert_int_equal(weft_pods_remove(pods, UID, &e), -ENOENT);
 	weft_pods_free(pods);
 	pods = NULL;
