@@ -248,11 +248,10 @@ static int capture(struct weft_pods *p, struct weft_pod *pod, const struct weft_
 	b.n_addrs = pod->n_addrs;
 	memcpy(b.addrs, pod->addrs, sizeof(b.addrs));
 	r = steer(p->bpf, pod, reterr);
-	if (r >= 0)
-		r = weft_bpf_pod_set(p->bpf, &b, reterr);
-	if (r < 0)
-		weft_bpf_pod_del(p->bpf, pod->uid, pod->cookie, NULL);
-	return r;
+	/* where it fails it takes back what it did, and no more: the namespace may be captured
+	 * already, by an earlier agent or as another pod. Steered listeners go with their sockets.
+	 */
+	return r < 0 ? r : weft_bpf_pod_set(p->bpf, &b, reterr);
 }
 
 /* Gives capture, rules and sockets back; the pod's strings stay. */

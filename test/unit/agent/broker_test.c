@@ -621,6 +621,37 @@ static void pods_alone(void **state)
 	pods = NULL;
 }
 
+/* An earlier agent enrolled the namespace as a pod of another name. */
+static void renamed_while_away(void **state)
+{
+	struct weft_pod_conf c = web();
+	struct weft_err e = {0};
+	struct weft_pod *pod;
+	char pin[600];
+	uint64_t cookie;
+
+	(void)state;
+	need_root();
+	pods = weft_pods_new(bpf);
+	c.uid = "shop_old";
+	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), 1);
+	cookie = pod->cookie;
+	weft_pods_free(pods);
+	pods = weft_pods_new(bpf);
+	c.uid = UID;
+	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), -EEXIST);
+	assert_non_null(strstr(e.msg, "shop_old"));
+	assert_int_equal(captures(), 1); /* still, and not half of it */
+	assert_int_equal(weft_bpf_pod_del(bpf, "shop_old", cookie, &e), 0);
+	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), 1);
+	assert_int_equal(weft_pods_remove(pods, UID, &e), 0);
+	assert_int_equal(captures(), 0);
+	snprintf(pin, sizeof(pin), "ls %s/pod-* 2>/dev/null", pins);
+	assert_int_not_equal(system(pin), 0);
+	weft_pods_free(pods);
+	pods = NULL;
+}
+
 static void pod_in(void)
 {
 	struct weft_pod_conf c = web();
@@ -807,6 +838,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pods_alone),
+		cmocka_unit_test(renamed_while_away),
 		cmocka_unit_test(the_table_of_permits),
 		cmocka_unit_test(another_user_is_refused),
 		cmocka_unit_test(the_next_agent_adopts),
