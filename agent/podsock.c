@@ -130,8 +130,12 @@ static int make_one(int kind)
 		goto fail;
 	if (listener) {
 		/* HBONE and plaintext arrive by sk_lookup with whatever destination the pod owns */
+		/* accepted sockets inherit keepalive: an app cannot learn by its own that a
+		 * plaintext peer is gone, as its other end is the proxy. Tunnels have PINGs. */
 		if ((r = opt(fd, SOL_SOCKET, SO_REUSEADDR, 1)) < 0 ||
-		    (spoof && (r = transparent(fd, v6)) < 0) || (r = bind_listen(fd, kind)) < 0)
+		    (spoof && (r = transparent(fd, v6)) < 0) ||
+		    (kinds[kind].port != WEFT_PORT_HBONE && (r = keepalive(fd)) < 0) ||
+		    (r = bind_listen(fd, kind)) < 0)
 			goto fail;
 	} else if ((r = keepalive(fd)) < 0 || (spoof && (r = spoofed(fd, v6)) < 0)) {
 		goto fail;

@@ -376,6 +376,8 @@ static void script_usual(void)
 		CHECK(sockopt(fds[i], SOL_SOCKET, SO_ACCEPTCONN) == 1);
 		CHECK(sockopt(fds[i], SOL_SOCKET, SO_MARK) == WEFT_MARK_PROXY);
 		CHECK(fcntl(fds[i], F_GETFL) & O_NONBLOCK);
+		/* what is accepted inherits it; tunnels have PINGs */
+		CHECK(sockopt(fds[i], SOL_SOCKET, SO_KEEPALIVE) == (i != 2 && i != 3));
 		CHECK(weft_podsock_verify(fds[i], i + 1, 0) == 0);
 	}
 	m = get(fd);
