@@ -552,6 +552,38 @@ static int captures(void)
 	return n;
 }
 
+/* In a pod: 0 when no app can listen where the proxy does, whatever it asks for; else what could.
+ */
+static int steal(void *arg)
+{
+	static const int options[] = {0, SO_REUSEADDR, SO_REUSEPORT};
+	static const char *const at[] = {"127.64.1.1:15001", "0.0.0.0:15001",	"[::1]:15001",
+					 "[::]:15001",	     "10.77.0.1:15001", "10.77.0.1:15006",
+					 "10.77.0.1:15008",  "[fd77::1]:15008"};
+	int on = 1, got = 0;
+	size_t i, k;
+
+	(void)arg;
+	for (i = 0; i < sizeof(at) / sizeof(at[0]) && !got; i++)
+		for (k = 0; k < sizeof(options) / sizeof(options[0]) && !got; k++) {
+			struct sockaddr_storage ss;
+			struct weft_sockaddr a;
+			socklen_t n;
+			int fd;
+
+			if (weft_sockaddr_parse(at[i], &a) < 0)
+				return -EINVAL;
+			n = weft_sockaddr_to_kernel(&a, a.ip.family == 6 ? AF_INET6 : AF_INET, &ss);
+			fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+			if (options[k])
+				setsockopt(fd, SOL_SOCKET, options[k], &on, sizeof(on));
+			if (bind(fd, (struct sockaddr *)&ss, n) == 0 || errno != EADDRINUSE)
+				got = (int)(i * 10 + k + 1);
+			close(fd);
+		}
+	return got;
+}
+
 static void pods_alone(void **state)
 {
 	struct weft_pod_conf c = web();
@@ -570,6 +602,7 @@ static void pods_alone(void **state)
 	c.sa = "other";
 	assert_int_equal(weft_pods_add(pods, &c, &pod, &e), 1);
 	assert_string_equal(pod->sa, "other");
+	assert_int_equal(weft_netns_run(pod->netns_fd, steal, NULL), 0);
 	/* one of its addresses only, then one that it does not have */
 	assert_int_equal(weft_ip_parse("10.77.0.1", &c.addrs[0]), 0);
 	c.n_addrs = 1;
