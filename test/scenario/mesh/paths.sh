@@ -25,6 +25,13 @@ flood client "$c4:9000" --conns 30 --par 4 --src "$c4"
 flood_ok "to its own address"
 flood client "127.0.0.1:9000" --conns 30 --par 4
 flood_ok "to its own loopback"
+for cookies in 2 1; do
+	for n in client web web2 old plain; do mesh_in "$n" sysctl -qw net.ipv4.tcp_syncookies=$cookies; done
+	flood client "$VIP:80" --expect - --src "$c4" --conns 120 --par 8
+	flood_ok "tcp_syncookies=$cookies, through the mesh"
+	flood old "${MESH_POD_IP[web]}:9000" --src "${MESH_POD_IP[old]}" --conns 60 --par 8
+	flood_ok "tcp_syncookies=$cookies, plaintext in"
+done
 mesh_in client curl -s --max-time 12 "http://${MESH_POD_IP[web]}:9999/" >/dev/null
 rc=$?
 like "$rc" '^(7|52|56)$' "a closed port at the server ends the client's connection at once (curl: $rc)"

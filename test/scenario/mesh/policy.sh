@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ALLOW and DENY, STRICT and PERMISSIVE, on real connections; a live connection is cut when the policy turns against it.
 . test/lib/shop.sh
-live_client= live_old=
+live_client='' live_old=''
 shop_up
 web=${MESH_POD_IP[web]}
 policy() { # NAME ACTION SELECTOR-APP RULES
