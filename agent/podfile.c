@@ -163,6 +163,20 @@ static int check_text(const char *file, const char *text, char **ret)
 	return status;
 }
 
+/* Another object in the file that would be written: "a/b-c" and "a-b/c" share a name, and a person
+ * may have added to it. */
+static const struct weft_object *neighbour(const struct weft_agent *a, const char *file,
+					   const struct weft_object *own)
+{
+	const struct weft_objects *set = weft_source_file_set(a->source);
+	size_t i;
+
+	for (i = 0; set && i < set->n; i++)
+		if (&set->v[i] != own && !strcmp(set->v[i].file, file))
+			return &set->v[i];
+	return NULL;
+}
+
 /* What became of it, for whoever asked. */
 static int result(struct weft_agent *a, const char *ns, const char *name, const char *file,
 		  char **ret)
@@ -190,10 +204,11 @@ int weft_podfile_add(struct weft_agent *a, const char *body, size_t n, char **re
 	const char *ns = json_string_value(json_object_get(in, "namespace")),
 		   *name = json_string_value(json_object_get(in, "name"));
 	const char *netns = json_string_value(json_object_get(in, "netns"));
-	const struct weft_object *o;
+	const struct weft_object *o, *other;
 	char path[PATH_MAX], *file, *text = NULL;
 	int status = 500;
 
+	weft_source_file_rescan(a->source); /* what is there now decides */
 	if (!json_is_object(in))
 		status = say(ret_text, 400, "the body must be a JSON object");
 	else if (!names_ok(ns, name))
@@ -207,6 +222,9 @@ int weft_podfile_add(struct weft_agent *a, const char *body, size_t n, char **re
 		 strcmp(o->file, file))
 		status = say(ret_text, 409, "pod %s/%s is defined in %s, line %d", ns, name,
 			     o->file, o->line);
+	else if ((other = neighbour(a, file, o)))
+		status = say(ret_text, 409, "%s holds %s/%s, line %d: add the pod by hand", file,
+			     other->ns, other->name, other->line);
 	else if ((ips = addresses(in, netns, &status, ret_text))) {
 		text = pod_text(a, in, ns, name, ips);
 		status = text ? check_text(file, text, ret_text)
@@ -228,7 +246,7 @@ int weft_podfile_add(struct weft_agent *a, const char *body, size_t n, char **re
 int weft_podfile_remove(struct weft_agent *a, const char *pod, char **ret_text)
 {
 	char path[PATH_MAX], copy[600], *file, *name;
-	const struct weft_object *o;
+	const struct weft_object *o, *other;
 
 	snprintf(copy, sizeof(copy), "%s", pod);
 	name = strchr(copy, '/');
@@ -236,12 +254,17 @@ int weft_podfile_remove(struct weft_agent *a, const char *pod, char **ret_text)
 		*name++ = 0;
 	if (!names_ok(copy, name) || !path_of(a, copy, name, path, sizeof(path), &file))
 		return say(ret_text, 400, "pod: must be NAMESPACE/NAME, is \"%.80s\"", pod);
+	weft_source_file_rescan(a->source);
 	o = weft_objects_find(weft_source_file_set(a->source), WEFT_KIND_POD, copy, name);
 	if (!o)
 		return say(ret_text, 404, "pod %s/%s is not in the configuration", copy, name);
 	if (strcmp(o->file, file))
 		return say(ret_text, 409, "pod %s/%s is defined in %s, line %d: remove it there",
 			   copy, name, o->file, o->line);
+	other = neighbour(a, file, o);
+	if (other)
+		return say(ret_text, 409, "%s holds %s/%s too, line %d: remove the pod there", file,
+			   other->ns, other->name, other->line);
 	if (unlink(path) < 0)
 		return say(ret_text, 500, "%s: %s", path, strerror(errno));
 	weft_source_file_rescan(a->source);

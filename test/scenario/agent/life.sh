@@ -92,6 +92,15 @@ for bad in "shop/../x /run/netns/x" "shop/x relative" "shop/x /dev/null" "shop/x
 done
 OUT=$(mesh_ctl A pod add shop/client --netns /run/netns/x --label nothing 2>&1)
 is "$?" 2 "refused: $OUT"
+more() { printf -- '---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: more, namespace: shop}\n' >>"$MESH_W/config/$1"; }
+more pod-shop-x-y.yaml
+like "$(mesh_ctl A pod add shop-x/y --netns "/run/netns/${MESH_PREFIX}bare" 2>&1)" \
+	'pod-shop-x-y.yaml holds shop/more, line 2: add the pod by hand' "a file of others is not overwritten"
+rm "$MESH_W/config/pod-shop-x-y.yaml"
+cp "$MESH_W/config/pod-shop-bare.yaml" "$MESH_W/bare.yaml"
+more pod-shop-bare.yaml
+like "$(mesh_ctl A pod remove shop/bare 2>&1)" 'pod-shop-bare.yaml holds shop/more too' "... nor removed with others in it"
+cp "$MESH_W/bare.yaml" "$MESH_W/config/pod-shop-bare.yaml"
 is "$(mesh_ctl A pod remove shop/bare)" "pod-shop-bare.yaml removed: not enrolled" "pod remove"
 is "$(rule bare -4) $(mesh_in bare ss -Hltn | wc -l)" "0 0" "... nothing is left in its namespace"
 OUT=$(mesh_ctl A pod remove shop/bare 2>&1)
