@@ -3,6 +3,11 @@
 # As root, or through sudo by itself. Quiet and quick when there is nothing to do.
 set -eu
 list=$(dirname "$0")/debian-packages.txt
+# one at a time: make may ask for two lists at once, and apt has one lock
+if command -v flock >/dev/null; then
+	exec 9<"$list"
+	flock 9
+fi
 missing=()
 for kind in "$@"; do
 	while read -r k p; do
@@ -35,5 +40,5 @@ if [ ! -e $policy ]; then
 	trap '"${run[@]}" rm -f $policy' EXIT
 fi
 opts=(-qq -y --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120)
-"${run[@]}" apt-get -qq update
-"${run[@]}" apt-get "${opts[@]}" install "${missing[@]}" >/dev/null
+"${run[@]}" apt-get -qq update 9<&-
+"${run[@]}" apt-get "${opts[@]}" install "${missing[@]}" >/dev/null 9<&-
