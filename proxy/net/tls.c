@@ -13,9 +13,8 @@
 #include <unistd.h>
 
 enum {
-	OUT_SLACK =
-		2 *
-		WEFT_TLS_RECORD, /* beyond WEFT_TLS_OUT: the last record, its overhead, an alert */
+	OUT_SLACK = /* beyond WEFT_TLS_OUT: the last batch, records' overhead, an alert */
+	WEFT_TLS_BATCH + WEFT_TLS_RECORD,
 	SWAP_BYTES = 32 << 10, /* a longer rest keeps the thread's buffer instead of being copied */
 	PENDING_MAX = WEFT_TLS_OUT + OUT_SLACK,
 	HANDSHAKE_READ = 16 << 10,
@@ -469,10 +468,10 @@ uint8_t *weft_tls_reserve(struct weft_tls *t, size_t *ret_cap)
 		s->out_owner = t;
 		s->out_n = 0;
 	}
-	if (s->out_n > WEFT_TLS_OUT - WEFT_TLS_RECORD)
+	if (s->out_n >= WEFT_TLS_OUT - WEFT_TLS_RECORD)
 		return NULL;
-	*ret_cap = WEFT_TLS_RECORD;
-	return s->record;
+	*ret_cap = WEFT_TLS_BATCH;
+	return s->batch;
 }
 
 int weft_tls_commit(struct weft_tls *t, size_t n)
@@ -482,7 +481,7 @@ int weft_tls_commit(struct weft_tls *t, size_t n)
 	if (n == 0)
 		return 0;
 	ERR_clear_error();
-	r = SSL_write(t->ssl, scratch->record, (int)n);
+	r = SSL_write(t->ssl, scratch->batch, (int)n);
 	if (r == (int)n)
 		return 0;
 	set_ssl_detail(t, "write");

@@ -55,10 +55,10 @@ enum { WEFT_TLS_READ = 128 << 10 };
 ssize_t weft_tls_read(struct weft_tls *t, int (*data)(void *owner, const uint8_t *p, size_t n),
 		      void *owner, bool *ret_full);
 
-/* Output: room for one record's plaintext (*ret_cap bytes, 16384), or NULL when WEFT_TLS_OUT is
- * reached or bytes of an earlier flush still wait; then commit n of them (0: none). Between the two
- * calls nothing else is done with this thread's sessions. */
-enum { WEFT_TLS_OUT = 160 << 10, WEFT_TLS_RECORD = 16384 };
+/* Output: room for the plaintext of four records (*ret_cap bytes, WEFT_TLS_BATCH), or NULL when
+ * WEFT_TLS_OUT is reached or bytes of an earlier flush still wait; then commit n of them (0: none).
+ * Between the two calls nothing else is done with this thread's sessions. */
+enum { WEFT_TLS_RECORD = 16384, WEFT_TLS_BATCH = 4 * WEFT_TLS_RECORD, WEFT_TLS_OUT = 192 << 10 };
 uint8_t *weft_tls_reserve(struct weft_tls *t, size_t *ret_cap);
 int weft_tls_commit(struct weft_tls *t, size_t n); /* 0, -EPROTO */
 /* One send(2) of all that waits. 0: nothing waits any more; -EAGAIN: rest kept, call again when

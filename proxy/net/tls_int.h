@@ -12,7 +12,7 @@ struct weft_tls_scratch {
 	size_t out_n;
 	struct weft_tls *out_owner;
 	bool reserved;
-	uint8_t record[WEFT_TLS_RECORD];
+	uint8_t batch[WEFT_TLS_BATCH];
 	uint8_t in[WEFT_TLS_READ];
 	uint8_t plain[WEFT_TLS_READ + 2 * WEFT_TLS_RECORD];
 };

@@ -11,9 +11,10 @@
 #include <unistd.h>
 
 enum {
-	DRAIN_STEP_MS = 1000,	  /* between the two GOAWAYs: longer than a round trip */
-	WINDOW_BUDGET = 32 << 20, /* of larger stream windows, a tunnel */
-	HEADER_LIST = 64 << 10,	  /* server; as upstream */
+	DRAIN_STEP_MS = 1000,		 /* between the two GOAWAYs: longer than a round trip */
+	WINDOW_BUDGET = 32 << 20,	 /* of larger stream windows, a tunnel */
+	HEADER_LIST = 64 << 10,		 /* server; as upstream */
+	SEND_FRAME = WEFT_TLS_BATCH - 9, /* with its head; a peer may allow less: Envoy 16384 */
 };
 
 enum phase { PHASE_TLS, PHASE_SETTINGS, PHASE_OPEN };
@@ -350,6 +351,7 @@ static void start_h2(struct weft_tunnel *t)
 		.server = t->server,
 		.max_streams = c->max_streams,
 		.stream_window = c->stream_window,
+		.max_send_frame = SEND_FRAME,
 		.max_header_list = t->server ? HEADER_LIST : 0,
 	};
 
