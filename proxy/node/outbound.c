@@ -430,6 +430,17 @@ static struct weft_ip client_ip(const struct weft_npod *pod, const struct weft_i
 	return pod->n_addrs ? pod->addrs[0] : *peer;
 }
 
+/* A destination that would lead back here, round and round. Where connection tracking is on in the
+ * pod, it answers for a connection that was not captured: an app that dialled 15001 itself. */
+static bool leads_back(const struct weft_npod *pod, const struct weft_sockaddr *dst)
+{
+	bool own = weft_ip_is_loopback(&dst->ip);
+
+	for (size_t i = 0; i < pod->n_addrs; i++)
+		own |= weft_ip_eq(&pod->addrs[i], &dst->ip);
+	return own && weft_port_illegal(dst->port);
+}
+
 void weft_outbound_accept(struct weft_wstate *ws, struct weft_npod *pod, int fd,
 			  const struct weft_sockaddr *peer)
 {
@@ -454,7 +465,7 @@ void weft_outbound_accept(struct weft_wstate *ws, struct weft_npod *pod, int fd,
 		out_end(o, WEFT_REASON_LIMIT, "connections");
 		return;
 	}
-	if (weft_port_illegal(o->set->dst.port) && weft_ip_is_loopback(&o->set->dst.ip)) {
+	if (leads_back(pod, &o->set->dst)) {
 		out_end(o, WEFT_REASON_ILLEGAL_PORT, "");
 		return;
 	}

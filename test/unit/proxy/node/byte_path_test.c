@@ -125,6 +125,34 @@ static int plain_refused_script(struct script *s)
 	return 0;
 }
 
+static const char *own_port; /* NULL: at ip_a */
+
+/* A pod's own port as original destination: connection tracking says so of what was not captured.
+ */
+static int own_port_script(struct script *s)
+{
+	char c[8];
+
+	original = addr_of(own_port ? own_port : ip_a, 15001);
+	s->a = app_connect();
+	STEP(recv_result(s->a, c, 8) == -ECONNRESET);
+	return 0;
+}
+
+static void own_port_out(void **state)
+{
+	set_model(&(struct model_conf){.b_sa = "-"});
+	weft_ip_parse("10.7.7.7", &na.pod->addrs[1]); /* unlike ip_a, not loopback */
+	na.pod->n_addrs = 2;
+	run_script(own_port_script);
+	assert_true(wait_ended(1, 2000));
+	assert_int_equal(ended[0].r, WEFT_REASON_ILLEGAL_PORT);
+	own_port = "10.7.7.7";
+	run_script(own_port_script);
+	assert_true(wait_ended(2, 2000));
+	assert_int_equal(ended[1].r, WEFT_REASON_ILLEGAL_PORT);
+}
+
 static void plain_in(void **state)
 {
 	int fd = listen_at(ip_b, 0, &plain_dst);
@@ -308,9 +336,9 @@ static void other_endpoint(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(one_connection),	T(many_in_turn),       T(thousand_streams), T(bulk),
-		T(plain_out),		T(passthrough),	       T(plain_in),	    T(statuses),
-		T(few_streams_allowed), T(one_stream_allowed), T(other_endpoint),
+		T(one_connection), T(many_in_turn),	   T(thousand_streams),	  T(bulk),
+		T(plain_out),	   T(passthrough),	   T(own_port_out),	  T(plain_in),
+		T(statuses),	   T(few_streams_allowed), T(one_stream_allowed), T(other_endpoint),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
