@@ -7,6 +7,7 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,6 +186,16 @@ static int group_make(struct weft_exempt *x, pid_t pid, char *dst, size_t cap,
 	return 0;
 }
 
+/* A number may be another process's by the time it was used; the descriptor cannot. */
+static int still_there(pid_t pid, int pidfd, struct weft_err *reterr)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	if (poll(&p, 1, 0) == 0)
+		return 0;
+	return weft_fail(reterr, NULL, ESRCH, "the proxy (pid %d) ended meanwhile", pid);
+}
+
 /* The process's own cgroup serves when nobody else is in it. */
 static int group_own(struct weft_exempt *x, pid_t pid, const char *rel, char *dst, size_t cap,
 		     struct weft_err *reterr)
@@ -219,8 +230,9 @@ int weft_exempt_process(struct weft_exempt *x, pid_t pid, int pidfd, struct weft
 	int r;
 
 	if (known) { /* the same process again: its exemption never ended; set anew all the same */
+		r = still_there(pid, known->pidfd, reterr);
 		close(pidfd);
-		return weft_bpf_exempt_set(x->bpf, known->id, true, reterr);
+		return r < 0 ? r : weft_bpf_exempt_set(x->bpf, known->id, true, reterr);
 	}
 	snprintf(prefix, sizeof(prefix), "/weft/%s/proxy-", x->instance);
 	r = cgroup_of(pid, rel, sizeof(rel), reterr);
@@ -239,8 +251,12 @@ int weft_exempt_process(struct weft_exempt *x, pid_t pid, int pidfd, struct weft
 			weft_fail(reterr, NULL, -r, "%s: %s", path, strerror(-r));
 	}
 	if (r >= 0)
+		r = still_there(pid, pidfd, reterr);
+	if (r >= 0)
 		r = weft_bpf_exempt_set(x->bpf, id, true, reterr);
 	if (r < 0) {
+		if (made)
+			rmdir(path); /* empty, unless the number is another's by now */
 		close(pidfd);
 		return r;
 	}

@@ -848,6 +848,37 @@ static void the_next_agent_adopts(void **state)
 }
 
 /* Gone processes leave no group and no exemption behind. */
+/* Its number may be another process's by the time the agent reads its Hello. */
+static void a_dead_one_exempts_nobody(void **state)
+{
+	char group[600];
+	struct stat st;
+	siginfo_t info;
+	pid_t pid;
+	int i;
+
+	(void)state;
+	need_root();
+	broker_start(0);
+	pid = fork();
+	if (!pid) {
+		hello(dial());
+		_exit(0);
+	}
+	/* it stays a zombie: its number is not free yet */
+	assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+	for (i = 0; i < 200; i++) {
+		event_base_loop(base, EVLOOP_NONBLOCK);
+		usleep(1000);
+		snprintf(group, sizeof(group), "%s/weft/%s/proxy-%d", cgroup, instance, pid);
+		if (i > 100)
+			assert_int_not_equal(stat(group, &st), 0);
+	}
+	assert_false(weft_broker_proxy_connected(broker));
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	broker_stop();
+}
+
 static void groups_end_with_their_process(void **state)
 {
 	char dir[600];
@@ -877,6 +908,7 @@ int main(void)
 		cmocka_unit_test(the_table_of_permits),
 		cmocka_unit_test(another_user_is_refused),
 		cmocka_unit_test(the_next_agent_adopts),
+		cmocka_unit_test(a_dead_one_exempts_nobody),
 		cmocka_unit_test(groups_end_with_their_process),
 	};
 
