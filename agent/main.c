@@ -2,11 +2,13 @@
 #include "agent/agent.h"
 #include "proxy/core/log.h"
 #include "proxy/core/version.h"
+#include <errno.h>
 #include <event2/event.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -86,6 +88,15 @@ static void raise_files(void)
 		weft_log(WEFT_LOG_WARN, "open files: at most %llu", (unsigned long long)l.rlim_cur);
 }
 
+/* The CA's key and every identity's are in memory. */
+static void no_dumps(void)
+{
+	const struct rlimit none = {0, 0};
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		weft_log(WEFT_LOG_WARN, "core dumps cannot be turned off: %s", strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
 	struct weft_agent_options opt;
@@ -101,6 +112,7 @@ int main(int argc, char **argv)
 	if (opt.check)
 		return check(&opt);
 	raise_files();
+	no_dumps();
 	if (weft_agent_start(&a, &e) < 0) {
 		weft_log_err(WEFT_LOG_ERROR, &e, "start");
 		weft_agent_stop(&a);

@@ -38,6 +38,7 @@ is "$(mesh_in client sysctl -n net.ipv4.tcp_fwmark_accept net.ipv4.fwmark_reflec
 is "$(mesh_in client ss -Hltn | awk '{print $4}' | grep -cE ':(15001|15006|15008)$')" 6 "six listeners in the pod"
 is "$(stat -c '%a %U' "$MESH_W/A/broker.sock" "$MESH_W/A/xds.sock" "$MESH_W/A/admin.sock" "$MESH_W/state/ca.pem" | tr '\n' ' ')" \
 	"600 $MESH_USER 600 $MESH_USER 600 root 600 root " "sockets and CA key belong to who may use them"
+like "$(grep 'Max core file size' "/proc/${MESH_PID[agentA]}/limits" | tr -s ' ')" ' size 0 0 ' "no core dump of a process with keys"
 mesh_proxy A
 mesh_wait 15 proxy mesh_ready A || mesh_fail_logs proxy
 mesh_spawn flood web "$MESH_W/log/flood" "$FLOOD" server --listen 0.0.0.0:9000
