@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/queue.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -52,6 +53,7 @@ struct conn {
 	uint64_t slow_at, began;
 	int err;
 	struct conn *next_dead, *next_paused;
+	LIST_ENTRY(conn) all;
 };
 
 struct counts {
@@ -63,6 +65,7 @@ struct counts {
 
 static struct counts tally;
 static struct conn *dead_list, *paused_list;
+static LIST_HEAD(, conn) all;
 static int ep;
 static volatile sig_atomic_t stop;
 static uint64_t live;
@@ -354,9 +357,16 @@ static struct conn *conn_new(int fd, bool server)
 	c->abort_at = UINT64_MAX;
 	c->events = UINT32_MAX;
 	c->began = weft_now_ns();
+	LIST_INSERT_HEAD(&all, c, all);
 	live++;
 	tally.made++;
 	return c;
+}
+
+static void conn_free(struct conn *c)
+{
+	LIST_REMOVE(c, all);
+	free(c);
 }
 
 static void reap(void)
@@ -365,7 +375,7 @@ static void reap(void)
 		struct conn *c = dead_list;
 		dead_list = c->next_dead;
 		if (!c->paused)
-			free(c);
+			conn_free(c);
 		else
 			c->reaped = true; /* freed when its pause ends */
 	}
@@ -380,7 +390,7 @@ static void wake_paused(void)
 		if (c->dead) {
 			c->paused = false;
 			if (c->reaped)
-				free(c);
+				conn_free(c);
 		} else if (now >= c->slow_at) {
 			c->paused = false;
 			after_io(c);
@@ -565,6 +575,7 @@ static int run_hold(const struct options *o)
 	for (uint64_t i = 0; i < o->conns; i++)
 		if (fds[i] > 0)
 			close(fds[i]);
+	free(fds);
 	return bad || up != o->conns;
 }
 
@@ -648,9 +659,10 @@ int main(int argc, char **argv)
 	signal(SIGINT, on_signal);
 	signal(SIGPIPE, SIG_IGN);
 	ep = epoll_create1(EPOLL_CLOEXEC);
-	if (!client)
-		return o.n_listen ? run_server(&o) : usage();
-	if (!o.conns || !o.to.port)
+	if (client ? !o.conns || !o.to.port : !o.n_listen)
 		return usage();
-	return o.hold_s ? run_hold(&o) : run_client(&o);
+	int rc = !client ? run_server(&o) : o.hold_s ? run_hold(&o) : run_client(&o);
+	while (!LIST_EMPTY(&all)) /* what was still under way */
+		conn_free(LIST_FIRST(&all));
+	return rc;
 }
