@@ -20,9 +20,10 @@
 enum {
 	KINDS = 4,
 	SHELF_FIRST = 4, /* goal when a pod and kind is first used */
-	SHELF_MAX = 64,
-	WAITERS_MAX = 4096, /* a pod and kind */
-	COOLING_MAX = 256,  /* a worker; sockets whose last ACK is under way */
+	GOAL_MAX = 64,
+	SHELF_MAX = 2 * GOAL_MAX, /* room for those that come back after the shelf was filled */
+	WAITERS_MAX = 4096,	  /* a pod and kind */
+	COOLING_MAX = 256,	  /* a worker; sockets whose last ACK is under way */
 	COOLING_TRIES = 10,
 	TICK_MS = 1000,
 	COOL_MS = 20
@@ -193,7 +194,7 @@ int weft_stock_take(struct weft_wstate *ws, struct weft_npod *p, enum weft_sock_
 	if (s->n_waits >= WAITERS_MAX)
 		return -ENOBUFS;
 	s->low = 0;
-	if (s->goal < SHELF_MAX)
+	if (s->goal < GOAL_MAX)
 		s->goal *= 2;
 	w = weft_xcalloc(1, sizeof(*w));
 	w->shelf = s;
