@@ -40,6 +40,21 @@ static int make_dirs(const char *path, mode_t mode, struct weft_err *reterr)
 	}
 }
 
+/* Who may write there may put another CA, or one more root, in its place. */
+static int check_private(const char *path, struct weft_err *reterr)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return weft_fail(reterr, NULL, errno, "%s: %s", path, strerror(errno));
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+		return weft_fail(reterr, NULL, EPERM,
+				 "%s: must be a folder that only uid %u may write, is uid %u's, "
+				 "mode %03o",
+				 path, geteuid(), st.st_uid, st.st_mode & 07777);
+	return 0;
+}
+
 /* Two agents with one run folder would take each other's sockets away. Held until the process ends.
  */
 static int lock_run_dir(const struct weft_agent *a, struct weft_err *reterr)
@@ -71,6 +86,8 @@ static int run_dirs(const struct weft_agent *a, struct weft_err *reterr)
 		r = weft_fail(reterr, NULL, errno, "%s: %s", proxy, strerror(errno));
 	if (r >= 0)
 		r = make_dirs(a->opt->state_dir, 0700, reterr);
+	if (r >= 0)
+		r = check_private(a->opt->state_dir, reterr);
 	return r < 0 ? r : lock_run_dir(a, reterr);
 }
 

@@ -23,6 +23,10 @@ is "$? $(cat "$MESH_W/err")" "2 weft-agent: --node is needed" "a missing option 
 "$MESH_BIN/weft-agent" --config "$MESH_W/nowhere" --node a --run-dir "$MESH_W/x" --state-dir "$MESH_W/y" --pin-dir "$MESH_W/bpf/x" \
 	--proxy-user "$MESH_USER" --instance "${MESH_PREFIX}A" 2>"$MESH_W/err"
 is "$?" 1 "a folder that is not there ends the start: $(tail -n 1 "$MESH_W/err" | cut -d' ' -f2-)"
+mkdir -m 0777 "$MESH_W/open"
+"$MESH_BIN/weft-agent" --config "$MESH_W/config" --node a --run-dir "$MESH_W/x" --state-dir "$MESH_W/open" --pin-dir "$MESH_W/bpf/x" \
+	--proxy-user "$MESH_USER" --instance "${MESH_PREFIX}A" 2>"$MESH_W/err"
+like "$? $(tail -n 1 "$MESH_W/err")" '^1 .*only uid 0 may write' "a state folder that others may write is refused"
 mesh_ctl A status 2>"$MESH_W/err"
 is "$?" 1 "status without an agent: $(cat "$MESH_W/err")"
 "$MESH_BIN/weft-agent" --check --config "$MESH_W/config" >"$MESH_W/out"
