@@ -16,20 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static int reply_json(struct evbuffer *out, const char **ret_type, json_t *j)
-{
-	char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
-
-	json_decref(j);
-	if (!text)
-		return 500;
-	evbuffer_add(out, text, strlen(text));
-	evbuffer_add(out, "\n", 1);
-	free(text);
-	*ret_type = "application/json";
-	return 200;
-}
-
 static json_t *str(const char *s)
 {
 	json_t *j = json_string(s ? s : "");
@@ -215,7 +201,7 @@ static int dump_resources(struct weft_agent *a, const char *what, struct evbuffe
 						"name", str(v[i].name), "source", str(v[i].source),
 						"resource", m ? m : json_null()));
 	}
-	return reply_json(out, ret_type, all);
+	return weft_http_json(out, ret_type, all);
 }
 
 static int dump_config(struct weft_agent *a, struct evbuffer *out, const char **ret_type)
@@ -235,7 +221,7 @@ static int dump_config(struct weft_agent *a, struct evbuffer *out, const char **
 						     str(o->name), "file", str(o->file), "line",
 						     o->line, "object", m ? m : json_null()));
 	}
-	return reply_json(out, ret_type, all);
+	return weft_http_json(out, ret_type, all);
 }
 
 /* ---- requests */
@@ -248,9 +234,9 @@ static int on_dump(struct weft_agent *a, const struct weft_http_req *r, struct e
 	if (weft_http_query(r->query, "what", what, sizeof(what)) == -E2BIG)
 		what[0] = '?';
 	if (!strcmp(what, "certs"))
-		return reply_json(out, ret_type,
-				  json_pack("{s:o,s:o}", "certificates", weft_certs_json(a->certs),
-					    "ca", ca_json(a)));
+		return weft_http_json(out, ret_type,
+				      json_pack("{s:o,s:o}", "certificates",
+						weft_certs_json(a->certs), "ca", ca_json(a)));
 	if (!strcmp(what, "config"))
 		return dump_config(a, out, ret_type);
 	if (!*what || !strcmp(what, "workloads") || !strcmp(what, "services") ||
@@ -280,7 +266,7 @@ static int on_explain(struct weft_agent *a, const struct weft_http_req *r, struc
 	}
 	json_object_set_new(j, "text", str(text));
 	free(text);
-	return reply_json(out, ret_type, j);
+	return weft_http_json(out, ret_type, j);
 }
 
 static int reply_text(struct evbuffer *out, const char **ret_type, int status, char *text)
@@ -329,7 +315,7 @@ static int on_unenroll(struct weft_agent *a, const struct weft_http_req *r, stru
 	weft_agent_release(a);
 	a->unenroll = true;
 	event_base_loopexit(a->base, &soon);
-	return reply_json(out, ret_type, json_pack("{s:i}", "released", (int)n));
+	return weft_http_json(out, ret_type, json_pack("{s:i}", "released", (int)n));
 }
 
 #define GET_JSON(name, expr)                                                                       \
@@ -337,7 +323,7 @@ static int on_unenroll(struct weft_agent *a, const struct weft_http_req *r, stru
 			const char **ret_type)                                                     \
 	{                                                                                          \
 		(void)r;                                                                           \
-		return reply_json(out, ret_type, expr);                                            \
+		return weft_http_json(out, ret_type, expr);                                        \
 	}
 GET_JSON(on_status, status_json(a))
 GET_JSON(on_pods, pods_json(a))

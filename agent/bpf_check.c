@@ -44,16 +44,23 @@ static void put(struct report *r, const struct weft_feature *f)
 		r->v[r->n++] = *f;
 }
 
+__attribute__((format(printf, 4, 0))) static void
+feature(struct weft_feature *f, const char *name, const char *state, const char *fmt, va_list ap)
+{
+	memset(f, 0, sizeof(*f));
+	snprintf(f->name, sizeof(f->name), "%s", name);
+	snprintf(f->state, sizeof(f->state), "%s", state);
+	vsnprintf(f->detail, sizeof(f->detail), fmt, ap);
+}
+
 __attribute__((format(printf, 4, 5))) static void add(struct report *r, const char *name,
 						      const char *state, const char *fmt, ...)
 {
-	struct weft_feature f = {};
+	struct weft_feature f;
 	va_list ap;
 
-	snprintf(f.name, sizeof(f.name), "%s", name);
-	snprintf(f.state, sizeof(f.state), "%s", state);
 	va_start(ap, fmt);
-	vsnprintf(f.detail, sizeof(f.detail), fmt, ap);
+	feature(&f, name, state, fmt, ap);
 	va_end(ap);
 	put(r, &f);
 }
@@ -157,13 +164,11 @@ struct trial {
 __attribute__((format(printf, 4, 5))) static void tell(const struct trial *t, const char *name,
 						       const char *state, const char *fmt, ...)
 {
-	struct weft_feature f = {};
+	struct weft_feature f;
 	va_list ap;
 
-	snprintf(f.name, sizeof(f.name), "%s", name);
-	snprintf(f.state, sizeof(f.state), "%s", state);
 	va_start(ap, fmt);
-	vsnprintf(f.detail, sizeof(f.detail), fmt, ap);
+	feature(&f, name, state, fmt, ap);
 	va_end(ap);
 	if (write(t->out, &f, sizeof(f)) != (ssize_t)sizeof(f))
 		_exit(1);

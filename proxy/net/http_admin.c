@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -268,4 +269,18 @@ void weft_http_admin_free(struct weft_http_admin *a)
 	event_free(a->ev_pause);
 	close(a->fd);
 	free(a);
+}
+
+int weft_http_json(struct evbuffer *out, const char **ret_type, struct json_t *j)
+{
+	char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
+
+	json_decref(j);
+	if (!text)
+		return 500;
+	evbuffer_add(out, text, strlen(text));
+	evbuffer_add(out, "\n", 1);
+	free(text);
+	*ret_type = "application/json";
+	return 200;
 }

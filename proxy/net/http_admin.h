@@ -27,3 +27,6 @@ int weft_http_query(const char *q, const char *key, char *dst, size_t cap);
 int weft_http_unix(const char *socket_path, const char *method, const char *target,
 		   const char *body, size_t body_n, unsigned timeout_ms, char **ret_body,
 		   size_t *ret_n, struct weft_err *reterr);
+/* A handler's JSON answer: takes j (jansson); NULL: memory was out, 500. */
+struct json_t;
+int weft_http_json(struct evbuffer *out, const char **ret_type, struct json_t *j);

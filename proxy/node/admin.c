@@ -116,17 +116,7 @@ static json_t *status(struct weft_node *n)
 
 static int on_status(struct weft_admin *a, struct evbuffer *out, const char **ret_type)
 {
-	json_t *j = status(a->node);
-	char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
-
-	json_decref(j);
-	if (!text)
-		return 500;
-	evbuffer_add(out, text, strlen(text));
-	evbuffer_add(out, "\n", 1);
-	free(text);
-	*ret_type = "application/json";
-	return 200;
+	return weft_http_json(out, ret_type, status(a->node));
 }
 
 static int on_logging(struct weft_admin *a, const struct weft_http_req *r, struct evbuffer *out)

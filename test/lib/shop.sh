@@ -52,3 +52,12 @@ server_tally() { # POD: ends its flood server; its JSON line in OUT
 	mesh_stop "flood-$1"
 	OUT=$(tail -n 1 "$MESH_W/log/flood-$1.log")
 }
+
+mtls() { # STRICT|PERMISSIVE: for namespace shop
+	mesh_config strict.yaml <<-EOF
+		apiVersion: security.istio.io/v1
+		kind: PeerAuthentication
+		metadata: {name: default, namespace: shop}
+		spec: {mtls: {mode: $1}}
+	EOF
+}

@@ -44,21 +44,11 @@ cannot guest "$web:9000"
 ok $? "... guest is not"
 rm -f "$MESH_W/config/p1.yaml"
 turns "policy removed: guest is allowed" can guest "$web:9000"
-mesh_config strict.yaml <<-EOF
-	apiVersion: security.istio.io/v1
-	kind: PeerAuthentication
-	metadata: {name: default, namespace: shop}
-	spec: {mtls: {mode: STRICT}}
-EOF
+mtls STRICT
 turns "STRICT: plaintext is refused" cannot old "$web:9000"
 can client "$web:9000"
 ok $? "... mTLS is not"
-mesh_config strict.yaml <<-EOF
-	apiVersion: security.istio.io/v1
-	kind: PeerAuthentication
-	metadata: {name: default, namespace: shop}
-	spec: {mtls: {mode: PERMISSIVE}}
-EOF
+mtls PERMISSIVE
 turns "PERMISSIVE again" can old "$web:9000"
 
 # live connections: a talk that lasts, cut within seconds of the policy
@@ -75,12 +65,7 @@ wait "$live_client"
 ok $? "a live mTLS connection is cut by a new DENY"
 kill -0 "$live_old" 2>/dev/null
 ok $? "... the one that the policy does not match lives on"
-mesh_config strict.yaml <<-EOF
-	apiVersion: security.istio.io/v1
-	kind: PeerAuthentication
-	metadata: {name: default, namespace: shop}
-	spec: {mtls: {mode: STRICT}}
-EOF
+mtls STRICT
 t0=$SECONDS
 wait "$live_old"
 [ $((SECONDS - t0)) -lt 12 ]
