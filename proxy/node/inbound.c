@@ -18,8 +18,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { HANDSHAKES_MAX = 4096 /* under way at a time, a worker */ };
-
 struct in_tunnel {
 	TAILQ_ENTRY(in_tunnel) next;
 	struct weft_wstate *ws;
@@ -40,9 +38,10 @@ struct in_stream {
 	int app;
 };
 
+TAILQ_HEAD(in_tunnels, in_tunnel);
 struct weft_inbound {
-	TAILQ_HEAD(, in_tunnel) tunnels;
-	unsigned handshakes;
+	struct in_tunnels young, ready; /* young: in their handshakes, the oldest first */
+	unsigned n_young;
 };
 
 static struct in_stream *of_live(struct weft_live *l)
@@ -282,8 +281,8 @@ static void in_tunnel_free(struct in_tunnel *n)
 	struct weft_inbound *in = n->ws->inbound;
 
 	if (!n->ready)
-		in->handshakes--;
-	TAILQ_REMOVE(&in->tunnels, n, next);
+		in->n_young--;
+	TAILQ_REMOVE(n->ready ? &in->ready : &in->young, n, next);
 	if (n->cert_wait)
 		event_free(n->cert_wait);
 	if (n->fd >= 0)
@@ -295,9 +294,12 @@ static void in_tunnel_free(struct in_tunnel *n)
 static void on_ready(struct weft_tunnel *t)
 {
 	struct in_tunnel *n = weft_tunnel_owner(t);
+	struct weft_inbound *in = n->ws->inbound;
 
 	n->ready = true;
-	n->ws->inbound->handshakes--;
+	in->n_young--;
+	TAILQ_REMOVE(&in->young, n, next);
+	TAILQ_INSERT_TAIL(&in->ready, n, next);
 	if (n->ws->draining)
 		weft_tunnel_retire(t);
 }
@@ -340,6 +342,16 @@ static bool start_tls(struct in_tunnel *n)
 	return true;
 }
 
+static void drop(struct in_tunnel *n, enum weft_reason r, const char *detail)
+{
+	if (n->t) {
+		weft_tunnel_kill(n->t, r, detail);
+		return;
+	}
+	tell_failure(n, r, detail);
+	in_tunnel_free(n);
+}
+
 static void on_no_cert(evutil_socket_t fd, short what, void *arg)
 {
 	struct in_tunnel *n = arg;
@@ -359,13 +371,17 @@ void weft_inbound_accept(struct weft_wstate *ws, struct weft_npod *pod, int fd,
 	n->pod = weft_npod_ref(pod);
 	n->fd = fd;
 	n->src = *peer;
-	TAILQ_INSERT_TAIL(&ws->inbound->tunnels, n, next);
-	ws->inbound->handshakes++;
-	if (weft_sock_local(fd, &n->dst) < 0 || ws->inbound->handshakes > HANDSHAKES_MAX) {
-		tell_failure(n, WEFT_REASON_LIMIT, "handshakes");
+	TAILQ_INSERT_TAIL(&ws->inbound->young, n, next);
+	ws->inbound->n_young++;
+	if (weft_sock_local(fd, &n->dst) < 0) {
+		tell_failure(n, WEFT_REASON_INTERNAL, "no local address");
 		in_tunnel_free(n);
 		return;
 	}
+	/* The oldest has had the most time: whoever fills this without finishing makes room for
+	 * those that finish. */
+	if (ws->inbound->n_young > ws->conf->max_handshakes)
+		drop(TAILQ_FIRST(&ws->inbound->young), WEFT_REASON_LIMIT, "handshakes");
 	if (start_tls(n))
 		return;
 	n->cert_wait = evtimer_new(ws->w->base, on_no_cert, n);
@@ -379,46 +395,51 @@ void weft_inbound_cert(struct weft_wstate *ws, const char *identity)
 {
 	struct in_tunnel *n, *next;
 
-	for (n = ws->inbound ? TAILQ_FIRST(&ws->inbound->tunnels) : NULL; n; n = next) {
+	for (n = ws->inbound ? TAILQ_FIRST(&ws->inbound->young) : NULL; n; n = next) {
 		next = TAILQ_NEXT(n, next);
 		if (!n->t && strcmp(n->pod->identity, identity) == 0)
 			start_tls(n);
 	}
 }
 
-void weft_inbound_drop(struct weft_wstate *ws, const struct weft_npod *pod, enum weft_reason r)
+static void drop_all(struct in_tunnels *all, const struct weft_npod *pod, enum weft_reason r)
 {
 	struct in_tunnel *n, *next;
 
-	for (n = ws->inbound ? TAILQ_FIRST(&ws->inbound->tunnels) : NULL; n; n = next) {
+	for (n = TAILQ_FIRST(all); n; n = next) {
 		next = TAILQ_NEXT(n, next);
-		if (pod && n->pod != pod)
-			continue;
-		if (n->t) {
-			weft_tunnel_kill(n->t, r, "");
-		} else {
-			tell_failure(n, r, "");
-			in_tunnel_free(n);
-		}
+		if (!pod || n->pod == pod)
+			drop(n, r, "");
 	}
+}
+
+void weft_inbound_drop(struct weft_wstate *ws, const struct weft_npod *pod, enum weft_reason r)
+{
+	if (!ws->inbound)
+		return;
+	drop_all(&ws->inbound->young, pod, r);
+	drop_all(&ws->inbound->ready, pod, r);
 }
 
 void weft_inbound_drain(struct weft_wstate *ws)
 {
 	struct in_tunnel *n;
 
-	for (n = ws->inbound ? TAILQ_FIRST(&ws->inbound->tunnels) : NULL; n;
-	     n = TAILQ_NEXT(n, next)) {
+	if (!ws->inbound)
+		return;
+	TAILQ_FOREACH (n, &ws->inbound->young, next)
 		if (n->t)
 			weft_tunnel_retire(n->t);
-	}
+	TAILQ_FOREACH (n, &ws->inbound->ready, next)
+		weft_tunnel_retire(n->t);
 }
 
 int weft_inbound_init(struct weft_wstate *ws)
 {
 	weft_conns_get(ws);
 	ws->inbound = weft_xcalloc(1, sizeof(*ws->inbound));
-	TAILQ_INIT(&ws->inbound->tunnels);
+	TAILQ_INIT(&ws->inbound->young);
+	TAILQ_INIT(&ws->inbound->ready);
 	return 0;
 }
 

@@ -23,8 +23,10 @@ struct weft_node_conf {
 	unsigned drain_ms;				    /* 25000 */
 	unsigned pool_idle_ms;				    /* 300000 */
 	unsigned ping_ms, ping_timeout_ms;		    /* 10000, 20000 */
-	unsigned max_conns;	/* of users, in all; beyond: LIMIT. 200000 */
-	unsigned stream_window; /* bytes, 262144 */
+	unsigned max_conns;	 /* of users, in all; beyond: LIMIT. 200000 */
+	unsigned max_handshakes; /* tunnels in TLS or before SETTINGS, a worker; beyond: the oldest
+				    ends, LIMIT. 4096 */
+	unsigned stream_window;	 /* bytes, 262144 */
 	unsigned max_streams; /* we allow a peer on a tunnel, 200; we use at most 100 of a peer's */
 };
 

@@ -33,6 +33,8 @@ static const struct number numbers[] = {
 	{"ping-timeout-ms", CONF(ping_timeout_ms), 20000, 100, 86400000,
 	 "no answer to PING: the tunnel is lost"},
 	{"max-conns", CONF(max_conns), 200000, 1, 100000000, "users' connections in all"},
+	{"max-handshakes", CONF(max_handshakes), 4096, 1, 1000000,
+	 "tunnels that are being set up, a worker; the oldest makes room"},
 	{"stream-window", CONF(stream_window), 262144, 65535, 16777216,
 	 "bytes a stream may have under way"},
 	{"max-streams", CONF(max_streams), 200, 1, 100000, "streams a peer may have on a tunnel"},

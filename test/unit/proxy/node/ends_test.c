@@ -399,6 +399,38 @@ static void idle_release(void **state)
 	server_down();
 }
 
+/* Connections that begin no handshake do not keep out those that do. */
+static void handshakes_make_room(void **state)
+{
+	struct weft_sockaddr to = addr_of(ip_b, 15008);
+	struct sockaddr_storage ss;
+	socklen_t n = weft_sockaddr_to_kernel(&to, 0, &ss);
+	int fds[3];
+	char c;
+
+	nb.conf.max_handshakes = 2;
+	for (int i = 0; i < 3; i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fds[i], (struct sockaddr *)&ss, n), 0);
+		loop_ms(20);
+	}
+	assert_true(wait_ended(1, 2000)); /* the oldest */
+	assert_string_equal(weft_reason_code(ended[0].r), "limit");
+	errno = 0;
+	assert_true(recv(fds[0], &c, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN);
+	assert_int_equal(recv(fds[1], &c, 1, MSG_DONTWAIT), -1);
+	assert_int_equal(errno, EAGAIN);
+	server_up();
+	run_clients(1, 10, false);
+	assert_true(wait_ended(4, 2000));
+	assert_string_equal(weft_reason_code(ended[1].r), "limit");
+	for (int i = 2; i < 4; i++)
+		assert_int_equal(ended[i].r, WEFT_REASON_OK);
+	for (int i = 0; i < 3; i++)
+		close(fds[i]);
+	server_down();
+}
+
 /* A listener that never speaks: each wait has its end. */
 static void silent_peer(void **state)
 {
@@ -522,6 +554,7 @@ int main(void)
 		T(drain_lets_streams_end),
 		T(pod_removed),
 		T(idle_release),
+		T(handshakes_make_room),
 		T(silent_peer),
 		T(no_settings),
 		T(no_answer),

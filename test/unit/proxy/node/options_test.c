@@ -33,6 +33,7 @@ static void test_defaults(void **state)
 	assert_int_equal(o.conf.drain_ms, 25000);
 	assert_int_equal(o.conf.workload_wait_ms, 5000);
 	assert_int_equal(o.conf.max_conns, 200000);
+	assert_int_equal(o.conf.max_handshakes, 4096);
 	assert_int_equal(o.conf.stream_window, 262144);
 	assert_int_equal(o.conf.max_streams, 200);
 	assert_int_equal(o.conf.ping_ms, 10000);

@@ -424,6 +424,7 @@ static void node_up(struct node *n, const char *name, const char *ip, const char
 					  .ping_ms = 10000,
 					  .ping_timeout_ms = 20000,
 					  .max_conns = 20000,
+					  .max_handshakes = 4096,
 					  .stream_window = 262144,
 					  .max_streams = 200};
 	n->w.base = base;
