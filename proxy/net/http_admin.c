@@ -19,7 +19,7 @@
 enum {
 	HEAD_MAX = WEFT_HTTP_HEAD_MAX,
 	BODY_MAX = 1 << 20,
-	CONNS_MAX = 256, /* beyond it, clients wait in the backlog */
+	CONNS_MAX = 256, /* beyond it, the oldest ends */
 	ACCEPTS = 16,	 /* a turn of the loop */
 	REQUEST_MS = 10000,
 	PAUSE_US = 100000, /* after accept found no descriptor or memory */
@@ -54,8 +54,6 @@ static void client_free(struct client *c)
 	weft_conn_free(c->conn);
 	free(c->head);
 	free(c);
-	if (!evtimer_pending(a->ev_pause, NULL))
-		event_add(a->ev_accept, NULL);
 }
 
 static const char *status_text(int status)
@@ -211,10 +209,13 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
 	const struct timeval pause = {.tv_usec = PAUSE_US};
 	struct weft_http_admin *a = arg;
 
-	for (int i = 0; i < ACCEPTS && a->conns < CONNS_MAX; i++) {
+	for (int i = 0; i < ACCEPTS; i++) {
 		int got = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (got >= 0) {
+			/* the oldest had its time: idle connections keep no probe out */
+			if (a->conns >= CONNS_MAX)
+				client_free(TAILQ_FIRST(&a->clients));
 			client_new(a, got);
 			continue;
 		}
@@ -226,16 +227,13 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
 		if (errno != ECONNABORTED && errno != EINTR)
 			return;
 	}
-	if (a->conns >= CONNS_MAX)
-		event_del(a->ev_accept);
 }
 
 static void on_pause(evutil_socket_t fd, short what, void *arg)
 {
 	struct weft_http_admin *a = arg;
 
-	if (a->conns < CONNS_MAX)
-		event_add(a->ev_accept, NULL);
+	event_add(a->ev_accept, NULL);
 }
 
 struct weft_http_admin *weft_http_admin_new(struct event_base *base, int fd, weft_http_handler *h,

@@ -329,6 +329,27 @@ static void test_client_errors(void **state)
 	}
 }
 
+/* Connections that ask nothing keep nobody out, and the first of them end. */
+static void test_idle_make_room(void **state)
+{
+	struct weft_err e;
+	char *body, c;
+	int fds[300];
+	size_t n;
+
+	for (int i = 0; i < 300; i++)
+		fds[i] = dial();
+	/* sooner than the 10 s after which they end by themselves */
+	assert_int_equal(weft_http_unix(path, "GET", "/ok", NULL, 0, 5000, &body, &n, &e), 200);
+	free(body);
+	errno = 0;
+	assert_true(recv(fds[0], &c, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN);
+	assert_int_equal(recv(fds[299], &c, 1, MSG_DONTWAIT), -1);
+	assert_int_equal(errno, EAGAIN);
+	for (int i = 0; i < 300; i++)
+		close(fds[i]);
+}
+
 static void test_query(void **state)
 {
 	char v[6];
@@ -350,10 +371,15 @@ static void test_query(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_requests),	  cmocka_unit_test(test_large_body),
-		cmocka_unit_test(test_continue),	  cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_pipelined_garbage), cmocka_unit_test(test_oversized_head),
-		cmocka_unit_test(test_client_errors),	  cmocka_unit_test(test_query),
+		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_large_body),
+		cmocka_unit_test(test_continue),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_pipelined_garbage),
+		cmocka_unit_test(test_oversized_head),
+		cmocka_unit_test(test_idle_make_room),
+		cmocka_unit_test(test_client_errors),
+		cmocka_unit_test(test_query),
 		cmocka_unit_test(test_slow_clients),
 	};
 
