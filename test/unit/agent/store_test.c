@@ -28,13 +28,13 @@
 /* Loads files[0..n), each a text; returns the number of errors. */
 static int load(struct weft_store *s, const char *const *texts, size_t n, struct weft_errs *errs)
 {
-	struct weft_file *files[8];
+	struct weft_file *files[8] = {0};
 	struct weft_objects *objs;
-	char name[16];
+	char name[32];
 	int bad;
 
 	for (size_t i = 0; i < n; i++) {
-		snprintf(name, sizeof(name), "f%zu.yaml", i);
+		snprintf(name, sizeof(name), "f%u.yaml", (unsigned)i);
 		files[i] = weft_file_parse(name, texts[i], strlen(texts[i]));
 		assert_int_equal(files[i]->n_errors, 0);
 	}
