@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Counts weft-proxy's system calls a request (128-byte class HTTP over 1 and 64 connections) and a MiB (bulk), with strace -c.
+# Counts weft-proxy's system calls a request (100-byte answers over 1 and 64 connections), a MiB (bulk) and a new
+# connection, with strace -c.
 # The rates under strace mean nothing; the counts do.
 cd "$(dirname "$0")/../.." || exit 1
 if [ "$(id -u)" != 0 ]; then exec sudo -E "$0" "$@"; fi
@@ -22,6 +23,7 @@ cat >"$MESH_W/nginx.conf" <<-EOF
 EOF
 mesh_spawn nginx sm "$MESH_W/log/nginx.log" nginx -c "$MESH_W/nginx.conf" -e "$MESH_W/log/nginx.log"
 mesh_spawn iperf sm "$MESH_W/log/iperf.log" iperf3 -s -p 5201
+mesh_spawn flood sm "$MESH_W/log/flood.log" "$FLOOD" server --listen 0.0.0.0:9000
 mesh_start
 ip=${MESH_POD_IP[sm]}
 
@@ -45,8 +47,13 @@ count() { # TITLE UNIT COMMAND...: the command prints the number of units last
 }
 web() { mesh_in cm wrk -t1 "-c$1" -d4s "http://$ip:8080/small" | sed -n 's/^ *\([0-9]*\) requests in.*/\1/p'; }
 bulk() { mesh_in cm iperf3 -c "$ip" -p 5201 -n 512M -J "$@" | python3 -c 'import json,sys; print(json.load(sys.stdin)["end"]["sum_received"]["bytes"] >> 20)'; }
+conns() {
+	mesh_in cm "$FLOOD" client --to "$ip:9000" --expect - --conns 4000 --par 32 --modes plain --max 1 |
+		python3 -c 'import json,sys; print(json.load(sys.stdin)["ok"])'
+}
 web 1 >/dev/null
 count "HTTP, 1 connection" request web 1
 count "HTTP, 64 connections" request web 64
 count "bulk, client to server" MiB bulk
 count "bulk, server to client" MiB bulk -R
+count "new connections, 32" connection conns
