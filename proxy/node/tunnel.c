@@ -11,10 +11,9 @@
 #include <unistd.h>
 
 enum {
-	DRAIN_STEP_MS = 1000,		 /* between the two GOAWAYs: longer than a round trip */
-	WINDOW_BUDGET = 32 << 20,	 /* of larger stream windows, a tunnel */
-	HEADER_LIST = 64 << 10,		 /* server; as upstream */
-	SEND_FRAME = WEFT_TLS_BATCH - 9, /* with its head; a peer may allow less: Envoy 16384 */
+	DRAIN_STEP_MS = 1000,	  /* between the two GOAWAYs: longer than a round trip */
+	WINDOW_BUDGET = 32 << 20, /* of larger stream windows, a tunnel */
+	HEADER_LIST = 64 << 10,	  /* server; as upstream */
 };
 
 enum phase { PHASE_TLS, PHASE_SETTINGS, PHASE_OPEN };
@@ -231,10 +230,8 @@ static void finish(struct weft_tunnel *t)
 		weft_h2_free(t->h2);
 	t->h2 = NULL;
 	run_todo(t);
-	while ((k = TAILQ_FIRST(&t->links))) { /* its stream was over, bytes wait for the app: no
-						  concern of the tunnel */
+	while ((k = TAILQ_FIRST(&t->links))) /* its stream is over, bytes wait for the app alone */
 		weft_tunnel_detach(t, k);
-	}
 	t->ops->closed(t, t->reason, t->detail);
 	event_del(&t->rd);
 	event_del(&t->wr);
@@ -351,7 +348,7 @@ static void start_h2(struct weft_tunnel *t)
 		.server = t->server,
 		.max_streams = c->max_streams,
 		.stream_window = c->stream_window,
-		.max_send_frame = SEND_FRAME,
+		.max_send_frame = WEFT_TLS_BATCH - 9, /* and its head; Envoy allows 16384 */
 		.max_header_list = t->server ? HEADER_LIST : 0,
 	};
 
