@@ -279,6 +279,17 @@ const char *weft_store_source(const struct weft_store *s, const struct weft_xds_
 	return r ? r->source : "";
 }
 
+bool weft_store_pod_unusable(const struct weft_store *s, const char *node, const char *uid)
+{
+	const struct result *r = &s->now;
+
+	for (size_t i = 0; i < r->n_pods; i++)
+		if (r->pods[i].unusable && !strcmp(r->pods[i].node, node) &&
+		    !strcmp(r->pods[i].uid, uid))
+			return true;
+	return false;
+}
+
 size_t weft_store_pods(struct weft_store *s, const char *node, const struct weft_store_pod **ret)
 {
 	const struct result *r = &s->now;

@@ -55,6 +55,9 @@ struct weft_store_pod {
 	const char *source;   /* "file:line" */
 };
 size_t weft_store_pods(struct weft_store *s, const char *node, const struct weft_store_pod **ret);
+/* Not among those, though its object is there and asks for it: left out for an error, such as
+ * another pod's address. Captured before, it must stay so. */
+bool weft_store_pod_unusable(const struct weft_store *s, const char *node, const char *uid);
 /* The distinct identities of those pods, sorted. */
 size_t weft_store_identities(struct weft_store *s, const char *node, const char *const **ret);
 

@@ -87,7 +87,8 @@ static void stale_release(struct weft_agent *a, const struct weft_store_pod *v, 
 	for (i = 0; i < s.n; i++) {
 		struct weft_err e = {0};
 
-		if (!wanted(v, n, s.uids[i]) && !weft_pods_find(a->pods, s.uids[i])) {
+		if (!wanted(v, n, s.uids[i]) && !weft_pods_find(a->pods, s.uids[i]) &&
+		    !weft_store_pod_unusable(a->store, a->opt->node, s.uids[i])) {
 			if (weft_bpf_pod_del(a->bpf, s.uids[i], s.cookies[i], &e) < 0)
 				weft_log_err(WEFT_LOG_WARN, &e, "capture of an earlier agent");
 			else
@@ -119,7 +120,10 @@ void weft_agent_sync(struct weft_agent *a)
 	n = weft_store_pods(a->store, a->opt->node, &v);
 	for (pod = weft_pods_first(a->pods); pod; pod = next) {
 		next = pod->next;
-		if (!wanted(v, n, pod->uid))
+		/* a mistake in its object must not let it out; without its workload the proxy
+		 * refuses what it captures */
+		if (!wanted(v, n, pod->uid) &&
+		    !weft_store_pod_unusable(a->store, a->opt->node, pod->uid))
 			pod_out(a, pod->uid);
 	}
 	for (i = 0; i < n; i++)

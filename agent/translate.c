@@ -331,6 +331,7 @@ static void pods_ips(struct tr *t)
 		       "%s is also the address of Pod %.60s/%.60s (%s:%d)",
 		       weft_ip_text(&first->ip, text, sizeof(text)), first->pod->o->ns,
 		       first->pod->o->name, first->pod->o->file, first->pod->o->line);
+		p->unusable = p->enrolled;
 		p->live = p->enrolled = false;
 	}
 	t->n_ips = kept;
@@ -375,7 +376,8 @@ void tr_pods(struct tr *t)
 		pod_addrs(t, p);
 		p->live = p->n_addrs && !is_over(p);
 		p->enrolled = p->live && enrolled(t, p);
-		if (!p->n_addrs && !is_over(p) && enrolled(t, p) && netns)
+		p->unusable = !p->n_addrs && !is_over(p) && enrolled(t, p) && netns;
+		if (p->unusable)
 			tr_bad(t, p->o, p->pod->status ? (const void *)p->pod->status : p->pod,
 			       NULL, -1, &path_ips, "required to enrol a pod, but missing");
 	}

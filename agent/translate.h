@@ -16,7 +16,8 @@ struct tr_pod {
 	/* of the arena, since o and pod are gone after the load */
 	const char *sa, *node, *identity, *uid, *netns, *source; /* netns NULL: not said */
 	bool enrolled;
-	bool live; /* has a workload */
+	bool unusable; /* would be enrolled, but for an error of its object */
+	bool live;     /* has a workload */
 	Istio__Workload__Workload *w;
 };
 struct tr_ip {

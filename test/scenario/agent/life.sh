@@ -111,6 +111,23 @@ is "$(rule bare -4) $(mesh_in bare ss -Hltn | wc -l)" "0 0" "... nothing is left
 OUT=$(mesh_ctl A pod remove shop/bare 2>&1)
 is "$?" 1 "... twice: $OUT"
 
+# a pod's object loses its address by mistake
+cp "$MESH_W/config/pod-shop-web.yaml" "$MESH_W/web.yaml"
+mesh_config pod-shop-web.yaml <<-EOF
+	apiVersion: v1
+	kind: Pod
+	metadata: {name: web, namespace: shop, annotations: {weft.io/netns: /run/netns/${MESH_PREFIX}web}}
+	spec: {nodeName: node-a, serviceAccountName: web}
+	status: {phase: Running}
+EOF
+mesh_wait 10 "the message" grep -q 'required to enrol a pod, but missing' "$MESH_W/log/agentA.log"
+ok $? "a pod without an address: $(grep -m1 -o 'pod-shop-web.*missing' "$MESH_W/log/agentA.log")"
+mesh_ctl A pod remove shop/none >/dev/null 2>&1 # the agent has read and done all by its answer
+is "$(logged 'pod released uid=shop_web') $("$CTL" --run-dir "$MESH_W/A" pod list | grep -c 'shop/web *captured')" "0 1" "... is not let out of the mesh"
+cp "$MESH_W/web.yaml" "$MESH_W/config/pod-shop-web.yaml"
+mesh_wait 10 "the mesh" can
+ok $? "... and works again when it is mended"
+
 # bad input
 mesh_config bad.yaml <<-EOF
 	apiVersion: v1

@@ -152,6 +152,11 @@ static void meets(void **state)
 			    "f1.yaml:5:9: status.podIPs: 10.0.0.1 is also the address of Pod "
 			    "shop/a (f0.yaml:5)");
 	expect_changes(s, "+Kubernetes//Pod/shop/a +Kubernetes//Pod/shop/c");
+	/* the one left out is not the same as one that is gone */
+	assert_true(weft_store_pod_unusable(s, "n1", "shop_b"));
+	assert_false(weft_store_pod_unusable(s, "n2", "shop_b"));
+	assert_false(weft_store_pod_unusable(s, "n1", "shop_a"));
+	assert_false(weft_store_pod_unusable(s, "n1", "shop_d"));
 	assert_string_equal(weft_store_mesh(s)->trust_domain, "one");
 	weft_store_free(s);
 }
