@@ -179,15 +179,16 @@ static int receive(struct weft_broker_link *l)
 		return 0;
 	}
 	n_fds = take_fds(&m, fds);
-	if (!n || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+	/* Descriptors cut off (we have too many open): sockets that came are good and more are
+	 * asked for later; a pod without all of its listeners is refused by who reads the message.
+	 */
+	if (!n || (m.msg_flags & MSG_TRUNC)) {
 		while (n_fds)
 			close(fds[--n_fds]);
 		if (!n)
 			fail(l, ECONNRESET, "the broker closed the connection");
-		else if (m.msg_flags & MSG_TRUNC)
-			fail(l, EMSGSIZE, "a message of the broker");
 		else
-			fail(l, EMFILE, "descriptors of a message were cut off");
+			fail(l, EMSGSIZE, "a message of the broker");
 		return 0;
 	}
 	l->freed = &freed;

@@ -138,6 +138,7 @@ static void make_main_parts(struct proxy *p)
 	/* a quarter of all descriptors may wait; the rest is for connections, two each */
 	(void)getrlimit(RLIMIT_NOFILE, &rl);
 	reserve.total = (unsigned)(rl.rlim_cur / 4);
+	reserve.fd_tight = (int)(rl.rlim_cur - rl.rlim_cur / 8);
 	snprintf(broker, sizeof(broker), "%s/broker.sock", p->opt.run_dir);
 	snprintf(xds, sizeof(xds), "%s/xds.sock", p->opt.run_dir);
 	n->reserve = weft_reserve_new(n, &reserve);

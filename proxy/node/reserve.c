@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <uthash.h>
 
-enum { KINDS = 4, KEEP_SECONDS = 4, RETRY_FIRST_MS = 100, RETRY_MAX_MS = 2000 };
+enum { KINDS = 4, KEEP_SECONDS = 4, RETRY_FIRST_MS = 100, RETRY_MAX_MS = 2000, TIGHT_S = 5 };
 
 struct demand {
 	STAILQ_ENTRY(demand) link;
@@ -42,6 +42,7 @@ struct weft_reserve {
 	struct weft_reserve_conf conf;
 	struct bin *bins;
 	unsigned kept;
+	unsigned tight_s; /* left, in which nothing is kept ahead */
 	bool up;
 };
 
@@ -166,7 +167,8 @@ static void serve(struct weft_reserve *r, struct bin *b, enum weft_sock_kind k)
 static void refill(struct weft_reserve *r, struct bin *b, enum weft_sock_kind k)
 {
 	struct shelf *s = &b->shelves[k - WEFT_SOCK_OUT4];
-	unsigned goal = s->waiting + (r->kept < r->conf.total ? s->target : 0);
+	bool ahead = r->kept < r->conf.total && !r->tight_s;
+	unsigned goal = s->waiting + (ahead ? s->target : 0);
 
 	if (!r->up || weft_now_ns() < s->retry_at_ns)
 		return;
@@ -312,8 +314,11 @@ void weft_reserve_got(struct weft_reserve *r, struct weft_npod *p, enum weft_soc
 		memmove(s->wants, s->wants + 1, s->n_wants * sizeof(s->wants[0]));
 	}
 	s->asked_ns = now;
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
+		if (r->conf.fd_tight && fds[i] >= r->conf.fd_tight)
+			r->tight_s = TIGHT_S;
 		shelf_push(r, s, fds[i]);
+	}
 	s->retry_ms = !failed	    ? 0
 		      : s->retry_ms ? min_u(s->retry_ms * 2, RETRY_MAX_MS)
 				    : RETRY_FIRST_MS;
@@ -351,8 +356,8 @@ static void follow_rate(struct weft_reserve *r, const struct bin *b, struct shel
 	s->taken = 0;
 	if (s->demanded && open / 2 > goal)
 		goal = open / 2;
-	goal = goal < r->conf.min ? r->conf.min : min_u(goal, r->conf.max);
-	if (goal >= s->target)
+	goal = goal < r->conf.min || r->tight_s ? r->conf.min : min_u(goal, r->conf.max);
+	if (goal >= s->target || r->tight_s)
 		s->target = goal;
 	else
 		s->target -= (s->target - goal + 3) / 4;
@@ -365,6 +370,8 @@ int weft_reserve_tick(struct weft_reserve *r, uint64_t now_ns)
 	struct bin *b, *next;
 	int err = 0;
 
+	if (r->tight_s)
+		r->tight_s--;
 	HASH_ITER (hh, r->bins, b, next) {
 		for (int i = 0; i < KINDS; i++) {
 			struct shelf *s = &b->shelves[i];

@@ -16,6 +16,9 @@ struct weft_reserve_conf {
 	unsigned min, max; /* sockets kept, a pod and kind; grows from min to max with the rate they
 			      are taken at */
 	unsigned total; /* kept in all; above it only what is waited for is asked of the broker */
+	/* The kernel gives the lowest free descriptor: one from here on says that few are left, and
+	 * for a few seconds nothing is kept ahead. 0: no such limit. */
+	int fd_tight;
 	/* Asks the broker; 0 or -errno (then asked again when the link is up). */
 	int (*want)(void *owner, const struct weft_npod *p, enum weft_sock_kind k, unsigned count);
 	void *owner;

@@ -86,11 +86,46 @@ static void test_bursts(void **state)
 	assert_int_equal(n_asked, before);
 }
 
+/* Few descriptors are left: what is waited for comes, nothing is kept ahead. */
+static void test_tight(void **state)
+{
+	struct weft_reserve *mine = node->reserve;
+	struct weft_reserve_count c;
+
+	for (int tight = 0; tight < 2; tight++) {
+		struct weft_reserve_conf conf = {
+			.min = 4, .max = 64, .total = 1000, .want = want, .fd_tight = tight};
+
+		node->reserve = weft_reserve_new(node, &conf);
+		weft_reserve_link(node->reserve, true);
+		weft_reserve_pod_add(node->reserve, pod);
+		answer_all();
+		for (int i = 0; i < 4; i++) {
+			weft_reserve_demand(node->reserve, pod, WEFT_SOCK_OUT4, 0, BURST);
+			answer_all();
+			answer_all();
+		}
+		assert_int_equal(weft_reserve_tick(node->reserve, weft_now_ns()), 0);
+		weft_reserve_count(node->reserve, pod, WEFT_SOCK_OUT4, &c);
+		assert_int_equal(c.waiting, 0);
+		if (tight) {
+			assert_int_equal(c.kept, 4);
+			assert_int_equal(c.asked, 0);
+		} else {
+			assert_int_equal(c.target, 64);
+		}
+		weft_reserve_free(node->reserve);
+		n_due = 0;
+	}
+	node->reserve = mine;
+}
+
 int main(void)
 {
 	struct weft_reserve_conf conf = {.min = 4, .max = 64, .total = 1000, .want = want};
 	struct weft_npod_conf c = fake_pod_conf("pod-a");
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_bursts)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_bursts),
+					   cmocka_unit_test(test_tight)};
 	struct weft_reserve *r;
 	int n;
 
