@@ -10,7 +10,7 @@ MESH_BIN=${MESH_BIN:-build/release}
 MESH_PREFIX=${MESH_PREFIX:-wt$$-}
 MESH_USER=${MESH_USER:-nobody}
 MESH_WORKERS=${MESH_WORKERS:-2}
-declare -A MESH_POD_NODE MESH_POD_IP MESH_POD_IP6 MESH_PID MESH_NODE_NUM=([A]=1 [B]=2 [C]=2)
+declare -A MESH_POD_IP MESH_POD_IP6 MESH_PID MESH_NODE_NUM=([A]=1 [B]=2 [C]=2)
 MESH_PIDS=()
 MESH_PROXY_ARGS=() # more options for weft-proxy
 [ -z "${MESH_SAN:-}" ] || MESH_PROXY_ARGS=(--no-seccomp) # sanitizers make calls that the filter refuses
@@ -106,7 +106,6 @@ mesh_pod() { # NODE NS/NAME SA N [LABEL: VALUE...]: namespace, addresses .N, and
 	ip -n "$MESH_PREFIX$name" link set eth0 up
 	ip -n "$MESH_PREFIX$name" route add default via "10.91.$num.1"
 	ip -n "$MESH_PREFIX$name" route add default via "fd91:$num::1"
-	MESH_POD_NODE[$name]=$node
 	MESH_POD_IP[$name]=10.91.$num.$n
 	MESH_POD_IP6[$name]=fd91:$num::$n
 	{
