@@ -16,7 +16,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-PKGS   := libevent libevent_pthreads openssl libnghttp2 libprotobuf-c yaml-0.1 jansson libxxhash libcap-ng libseccomp libbpf
+PKGS   := libevent libevent_pthreads openssl libnghttp2 libprotobuf-c yaml-0.1 jansson libxxhash libcap-ng libseccomp libbpf libpcre2-8 libcares jose
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2 -Wno-unused-parameter $(if $(filter gcc,$(CC)),-Wno-dangling-pointer) $(if $(CI),-Werror)
 OPT_release := -O2 -g -D_FORTIFY_SOURCE=3
 OPT_debug   := -O0 -g -DWEFT_DEBUG
@@ -27,43 +27,48 @@ OPT_fuzz    := -O1 -g -DWEFT_DEBUG -fno-omit-frame-pointer -fsanitize=fuzzer-no-
 ifeq ($(OPT_$(BUILD)),)
 $(error BUILD=$(BUILD): must be release, debug, asan, tsan, cov or fuzz)
 endif
-CFLAGS  := -std=gnu17 -D_GNU_SOURCE -fPIE -fstack-protector-strong $(OPT_$(BUILD)) $(WARN) -I. -I$(O)/gen -I$(O)
-LDFLAGS := -pie -Wl,-z,relro,-z,now $(filter -fsanitize=% --coverage,$(OPT_$(BUILD)))
+CFLAGS  := -std=gnu17 -D_GNU_SOURCE -fPIE -fstack-protector-strong $(OPT_$(BUILD)) $(WARN) -I. -I$(O)/gen -I$(O) -I/usr/share/include
+LDFLAGS := -pie -Wl,-z,relro,-z,now,--as-needed $(filter -fsanitize=% --coverage,$(OPT_$(BUILD)))
 # looked up only when something is compiled, so that `make deps` works on a bare machine
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
 
 # ---- what there is: a folder is an archive, found by wildcard; a program is its main.c plus its archives in layer order
-FOLDERS   := proxy/core proxy/codec proxy/net xds proxy/policy proxy/l4 proxy/node agent agent/ctl
+FOLDERS   := proxy/core proxy/codec proxy/net proxy/session xds proxy/policy proxy/upstream proxy/upstream/lb proxy/l4 proxy/l4/filters \
+	     proxy/http proxy/http/filters proxy/waypoint proxy/node agent agent/ctl
 src        = $(filter-out %/main.c,$(wildcard $(1)/*.c))
-PROTOS    := $(wildcard xds/proto/*.proto)
+PROTOS    := $(shell find xds/proto -name '*.proto')
 PROTO_C   := $(PROTOS:%.proto=$(O)/gen/%.pb-c.c)
 PROTO_H   := $(PROTO_C:.c=.h)
 BPF_SRC   := $(wildcard bpf/*.bpf.c)
 SKELS     := $(BPF_SRC:%.bpf.c=$(O)/gen/%.skel.h)
+LLHTTP    := $(addprefix $(O)/gen/llhttp/,llhttp.o api.o http.o)# C sources that Debian's node-llhttp ships
 ar         = $(O)/$(1)/lib.a
-A_NODE    := $(foreach d,proxy/node proxy/l4 proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
-A_AGENT   := $(foreach d,agent proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
-A_CTL     := $(foreach d,agent/ctl agent proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
-A_TEST    := $(foreach d,agent/ctl agent proxy/node proxy/l4 proxy/policy xds proxy/net proxy/codec proxy/core,$(call ar,$(d)))
-PROGRAMS  := $(O)/weft-proxy $(O)/weft-agent $(O)/weftctl
+A_NODE    := $(foreach d,proxy/node proxy/l4 proxy/policy xds proxy/session proxy/net proxy/codec proxy/core,$(call ar,$(d)))
+A_AGENT   := $(foreach d,agent proxy/policy xds proxy/session proxy/net proxy/codec proxy/core,$(call ar,$(d)))
+A_CTL     := $(foreach d,agent/ctl agent proxy/policy xds proxy/session proxy/net proxy/codec proxy/core,$(call ar,$(d)))
+A_WAY     := $(foreach d,proxy/waypoint proxy/http proxy/http/filters proxy/l4 proxy/l4/filters proxy/upstream proxy/upstream/lb \
+	     proxy/policy xds proxy/session proxy/net proxy/codec proxy/core,$(call ar,$(d)))
+A_TEST    := $(sort $(A_CTL) $(A_NODE) $(A_WAY))
+PROGRAMS  := $(O)/weft-proxy $(O)/weft-agent $(O)/weftctl $(if $(wildcard proxy/waypoint/main.c),$(O)/weft-waypoint)
 UNIT      := $(patsubst %.c,$(O)/%,$(wildcard test/unit/*/*_test.c test/unit/*/*/*_test.c test/unit/*/*/*/*_test.c))
 TOOLS     := $(patsubst %.c,$(O)/%,$(wildcard test/lib/*.c))
 FUZZERS   := $(patsubst test/fuzz/%_fuzz.c,%,$(wildcard test/fuzz/*_fuzz.c))
 
-all: $(PROGRAMS) ## build weft-proxy, weft-agent, weftctl
+all: $(PROGRAMS) ## build weft-proxy, weft-waypoint, weft-agent, weftctl
 
 STAMP := $(O)/flags.stamp
 $(shell mkdir -p $(O) && printf '%s\n' '$(CC) $(CFLAGS) $(LDFLAGS)' | cmp -s - $(STAMP) || printf '%s\n' '$(CC) $(CFLAGS) $(LDFLAGS)' > $(STAMP))
 
 define folder
-$(call ar,$(1)): $(patsubst %.c,$(O)/%.o,$(call src,$(1))) $(if $(filter xds,$(1)),$(PROTO_C:.c=.o))
+$(call ar,$(1)): $(patsubst %.c,$(O)/%.o,$(call src,$(1))) $(if $(filter xds,$(1)),$(PROTO_C:.c=.o)) $(if $(filter proxy/codec,$(1)),$(LLHTTP))
 	@mkdir -p $$(@D)
 	$(Q)rm -f $$@ && ar rcs $$@ $$^
 endef
 $(foreach d,$(FOLDERS),$(eval $(call folder,$(d))))
 
 $(O)/weft-proxy: $(O)/proxy/node/main.o $(A_NODE)
+$(O)/weft-waypoint: $(O)/proxy/waypoint/main.o $(A_WAY)
 $(O)/weft-agent: $(O)/agent/main.o $(A_AGENT)
 $(O)/weftctl:    $(O)/agent/ctl/main.o $(A_CTL)
 $(PROGRAMS):
@@ -74,12 +79,15 @@ $(O)/%.o: %.c $(STAMP) | $(O)/deps.build $(PROTO_H) $(SKELS)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	$(Q)$(CC) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
-$(O)/gen/%.o: $(O)/gen/%.c $(STAMP) | $(PROTO_H)
-	$(Q)$(CC) $(CFLAGS) $(PKG_CFLAGS) -w -MMD -MP -c -o $@ $<
+$(O)/gen/%.o: $(O)/gen/%.c | $(PROTO_H)
+	$(Q)$(CC) -std=gnu17 -fPIE -O1 -w -I$(O)/gen -c -o $@ $<
+$(O)/gen/llhttp/%.o: /usr/share/llhttp/%.c $(STAMP)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -O2 -w -I/usr/share/include/llhttp -c -o $@ $<
+$(LLHTTP): | $(O)/deps.build
 $(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h: %.proto | $(O)/deps.build
 	@mkdir -p $(O)/gen
-	@echo "  PROTO $<"
-	$(Q)protoc-c --c_out=$(O)/gen -I. $<
+	$(Q)protoc-c --c_out=$(O)/gen -I. -I/usr/include $<
 
 # BPF: only UAPI headers and CO-RE, never the build machine's BTF. One object a file, one skeleton an object.
 $(O)/%.bpf.o: %.bpf.c $(wildcard bpf/*.h) $(STAMP) | $(O)/deps.build
