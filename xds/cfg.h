@@ -40,7 +40,7 @@ const ProtobufCMessageDescriptor *weft_cfg_type(const char *type_url);
 
 /* Once for each whole resource, before anything reads it: value rules (rules.def), and of every
  * field that is set whether it is acted on, without effect (told as a warning at debug) or refused
- * (coverage/*.def; what stands in none of them is refused by name). Looks into Anys. 0, or -EINVAL
+ * (xds/coverage/NAME.def; what stands in none is refused by name). Looks into Anys. 0, or -EINVAL
  * with everything found in c->errs. */
 int weft_cfg_check(struct weft_cfg *c, const struct weft_path *at, const ProtobufCMessage *m);
 
