@@ -1,0 +1,83 @@
+/* An upstream host and the sets of hosts a cluster has. A host lives as long as any set, connection
+ * or request that uses it; it is the same object across endpoint updates as long as its address
+ * stays (weights and metadata stand in the set). The fields marked atomic are the only mutable
+ * things reachable from a snapshot. */
+#pragma once
+#include "proxy/core/addr.h"
+#include "xds/proto/envoy/config/core/v3/base.pb-c.h"
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum weft_host_flag { /* bits of weft_host.flags; any set of the first six: not healthy */
+		      WEFT_HOST_FAILED_ACTIVE_HC = 1,
+		      WEFT_HOST_FAILED_OUTLIER = 2,
+		      WEFT_HOST_FAILED_EDS = 4,
+		      WEFT_HOST_PENDING_ACTIVE_HC = 8, /* never checked yet */
+		      WEFT_HOST_DRAINING_EDS = 16,
+		      WEFT_HOST_EXCLUDED_IMMEDIATE_HC = 32,
+		      WEFT_HOST_DEGRADED_ACTIVE_HC = 64,
+		      WEFT_HOST_DEGRADED_EDS = 128,
+		      WEFT_HOST_PENDING_REMOVAL = 256,
+};
+struct weft_locality {
+	const char *region, *zone, *sub_zone; /* "" */
+};
+struct weft_host_outlier; /* outlier.c */
+struct weft_host {
+	_Atomic unsigned refs;
+	struct weft_sockaddr addr;
+	const char *unix_path;	      /* instead of addr; else NULL */
+	const char *text;	      /* "10.0.0.1:80" or the path, for logs */
+	const char *hostname;	      /* "" */
+	struct weft_sockaddr hc_addr; /* where health checks go */
+	const char *hc_hostname;
+	uint64_t hash;		/* of text, for consistent hashing */
+	_Atomic uint32_t flags; /* enum weft_host_flag */
+	_Atomic uint32_t rq_active, cx_active;
+	_Atomic uint64_t rq_total, rq_success, rq_error, rq_timeout, cx_total, cx_connect_fail;
+	_Atomic uint64_t made_ns; /* slow start: when it became healthy (CLOCK_MONOTONIC) */
+	struct weft_host_outlier *outlier; /* NULL: no detection */
+	struct weft_arena *arena;
+};
+void weft_host_ref(struct weft_host *h);
+void weft_host_unref(struct weft_host *h); /* any thread; NULL is fine */
+bool weft_host_healthy(const struct weft_host *h);
+bool weft_host_degraded(const struct weft_host *h);
+
+/* One endpoint as the current update has it. */
+struct weft_endpoint_entry {
+	struct weft_host *host; /* referenced */
+	uint32_t weight;	/* 1.. */
+	uint32_t priority;
+	uint32_t locality; /* index in weft_hosts.localities */
+	bool canary;
+	const Envoy__Config__Core__V3__Metadata *metadata; /* in the set's arena; NULL */
+	const Envoy__Config__Core__V3__Metadata *locality_metadata;
+};
+struct weft_locality_entry {
+	struct weft_locality id;
+	uint32_t weight; /* load_balancing_weight; 0: none given */
+	uint32_t priority;
+};
+/* Immutable, refcounted: all hosts of a cluster at one time, health aside. Ordered by priority,
+ * then locality. */
+struct weft_hosts {
+	_Atomic unsigned refs;
+	struct weft_arena *arena;
+	const struct weft_endpoint_entry *v;
+	size_t n;
+	const struct weft_locality_entry *localities;
+	size_t n_localities;
+	uint32_t n_priorities;
+	uint32_t overprovisioning_pct; /* 140 */
+	bool weighted_priority_health;
+	struct weft_drop {
+		const char *category;
+		uint32_t per_million;
+	} *drops;
+	size_t n_drops;
+};
+void weft_hosts_ref(struct weft_hosts *h);
+void weft_hosts_unref(struct weft_hosts *h);
