@@ -21,6 +21,12 @@ struct weft_cfg {
 	const struct weft_marks *marks; /* of a file: knows the decoded messages of its Anys; NULL:
 					   bytes from a server */
 	bool file;			/* the bootstrap or a file named by it: may name paths */
+	struct weft_errs *notes;	/* fields that are set and have no effect, with the
+					   reason; NULL: not wanted */
+	struct weft_marks *decoded;	/* of weft_cfg_any: what it decoded before, in arena; begin
+					   with NULL */
+	void *context; /* of the program that builds: struct weft_net_context in listeners; NULL
+			  elsewhere */
 };
 /* Adds an error; -EINVAL. Say rule and value found: "must be 1..65535, is 70000". at may be NULL.
  */
@@ -35,13 +41,20 @@ void weft_cfg_warn(struct weft_cfg *c, const struct weft_path *at, const char *f
 const ProtobufCMessage *weft_cfg_any(struct weft_cfg *c, const struct weft_path *at,
 				     const Google__Protobuf__Any *any,
 				     const ProtobufCMessageDescriptor *want);
+/* An Any that holds m packed, in a. */
+Google__Protobuf__Any *weft_cfg_any_new(struct weft_arena *a, const ProtobufCMessage *m);
 /* "type.googleapis.com/envoy.x.Y" → descriptor, or NULL. All of test/protos/roots.txt. */
 const ProtobufCMessageDescriptor *weft_cfg_type(const char *type_url);
+/* The i-th of them, by name; NULL: no more. ret_name may be NULL. */
+const ProtobufCMessageDescriptor *weft_cfg_types(size_t i, const char **ret_name);
+/* A known type's full name that may be meant by one that is not known, or NULL. */
+const char *weft_cfg_type_near(const char *type_url);
 
 /* Once for each whole resource, before anything reads it: value rules (rules.def), and of every
- * field that is set whether it is acted on, without effect (told as a warning at debug) or refused
- * (xds/coverage/NAME.def; what stands in none is refused by name). Looks into Anys. 0, or -EINVAL
- * with everything found in c->errs. */
+ * field that is set whether it is acted on, without effect (told in c->notes) or refused
+ * (xds/coverage/NAME.def; what stands in none is refused by name). Deprecated fields are told in
+ * c->warns. Looks into Anys; one of a type that is not known is left alone where the message that
+ * holds it says is_optional. 0, or -EINVAL with everything found in c->errs. Main thread only. */
 int weft_cfg_check(struct weft_cfg *c, const struct weft_path *at, const ProtobufCMessage *m);
 
 /* Durations to ms, rounded up; dflt when d is NULL. */
