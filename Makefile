@@ -89,6 +89,12 @@ $(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h: %.proto | $(O)/deps.build
 	@mkdir -p $(O)/gen
 	$(Q)protoc-c --c_out=$(O)/gen -I. -I/usr/include $<
 
+# which fields are acted on: every area adds a file
+$(O)/gen/coverage.inc: $(wildcard xds/coverage/*.def)
+	@mkdir -p $(@D)
+	$(Q)cat $^ > $@
+$(O)/xds/cfg_kind.o: $(O)/gen/coverage.inc
+
 # BPF: only UAPI headers and CO-RE, never the build machine's BTF. One object a file, one skeleton an object.
 $(O)/%.bpf.o: %.bpf.c $(wildcard bpf/*.h) $(STAMP) | $(O)/deps.build
 	@mkdir -p $(@D)

@@ -334,6 +334,16 @@ int weft_wire_check(const ProtobufCMessageDescriptor *d, const uint8_t *p, size_
 	return check_message(&w, NULL, 1, d, (struct span){p, p + n});
 }
 
+void weft_message_init(const ProtobufCMessageDescriptor *d, void *m)
+{
+	if (d->message_init) {
+		protobuf_c_message_init(d, m);
+		return;
+	}
+	memset(m, 0, d->sizeof_message); /* none of them has a default value */
+	((ProtobufCMessage *)m)->descriptor = d;
+}
+
 static void *arena_alloc(void *data, size_t n)
 {
 	return weft_arena_alloc(data, n ? n : 1);
@@ -370,7 +380,7 @@ static void fill_entry(struct weft_arena *a, ProtobufCMessage *m)
 			const ProtobufCMessageDescriptor *d = f->descriptor;
 
 			*slot = weft_arena_alloc(a, d->sizeof_message);
-			protobuf_c_message_init(d, *slot);
+			weft_message_init(d, *slot);
 		}
 	}
 }

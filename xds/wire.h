@@ -17,3 +17,6 @@ ProtobufCMessage *weft_wire_unpack(struct weft_arena *a, const ProtobufCMessageD
 				   const uint8_t *p, size_t n, bool strict,
 				   struct weft_err *reterr);
 ProtobufCAllocator weft_wire_allocator(struct weft_arena *a);
+/* As protobuf_c_message_init, also for messages made without init functions. m: sizeof_message
+ * bytes. */
+void weft_message_init(const ProtobufCMessageDescriptor *d, void *m);

@@ -1,3 +1,4 @@
+#include "xds/wire.h"
 #include "xds/yaml_dec.h"
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@ static ProtobufCMessage *message_new(struct dec *d, const ProtobufCMessageDescri
 {
 	ProtobufCMessage *m = weft_arena_alloc(d->t->a, desc->sizeof_message);
 
-	protobuf_c_message_init(desc, m);
+	weft_message_init(desc, m);
 	return m;
 }
 

@@ -65,6 +65,12 @@ void yaml_marks_field(struct weft_marks *k, const ProtobufCMessage *m, unsigned 
 		      struct weft_mark at);
 void yaml_marks_elements(struct weft_marks *k, const ProtobufCMessage *m, unsigned field,
 			 const struct weft_mark *v, size_t n);
+/* What an Any holds, decoded. */
+void yaml_marks_set_any(struct weft_marks *k, const ProtobufCMessage *any,
+			const ProtobufCMessage *inner);
+const ProtobufCMessage *yaml_marks_any(const struct weft_marks *k, const void *any);
+/* All that from knows of Anys. */
+void yaml_marks_join(struct weft_marks *k, const struct weft_marks *from);
 
 /* Decodes the node at index 0. NULL: errors were added; *n_errors grows by as many. */
 struct yaml_target {

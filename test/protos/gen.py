@@ -162,8 +162,9 @@ def one(msg, path, r, kinds):
         c = getattr(r, k)
         for fd, v in c.ListFields():
             n = fd.name
-            if k == 'message' and n == 'required' and v:
-                lines.append((msg, path, 'REQUIRED', '0', ''))
+            if k == 'message' and n == 'required':
+                if v:
+                    lines.append((msg, path, 'REQUIRED', '0', ''))
             elif k == 'enum' and n == 'defined_only':
                 lines.append((msg, path, 'DEFINED', '0', ''))
             elif k == 'enum' and n == 'not_in':
@@ -180,6 +181,8 @@ def one(msg, path, r, kinds):
                 lines.append((msg, path, 'HEADER_NAME' if v == 1 else 'HEADER_VALUE', '1' if (not c.HasField('strict') or c.strict) else '0', ''))
             elif k == 'string' and n in ('prefix', 'suffix', 'not_contains', 'contains'):
                 lines.append((msg, path, n.upper(), '0', v))
+            elif k == 'string' and n == 'pattern':
+                lines.append((msg, path, 'PATTERN', '0', v))
             elif k == 'string' and n == 'in':
                 lines.append((msg, path, 'ONE_OF', '0', ' '.join(v)))
             elif k == 'any' and n == 'required' and v:
@@ -217,7 +220,7 @@ def rules(d):
             rules(n)
     for o in d.oneofs:
         if o.GetOptions().Extensions[validate_pb2.required]:
-            lines.append((d.full_name, o.name, 'ONEOF', '0', ''))
+            lines.append((d.full_name, o.name, 'ONEOF', '0', ' '.join(f.name for f in o.fields)))
     for f in d.fields:
         if f.GetOptions().HasExtension(validate_pb2.rules):
             one(d.full_name, f.name, f.GetOptions().Extensions[validate_pb2.rules], ALL)
@@ -228,9 +231,31 @@ for d in order:
         rules(d)
 lines = sorted(set(lines), key=lambda x: (x[0], x[1], x[2] != 'IGNORE_EMPTY', x[2], x[3]))
 q = lambda s: '"' + s.replace('\\', '\\\\').replace('"', '\\"').replace('\0', '\\0').replace('\n', '\\n').replace('\r', '\\r') + '"'
-texts['xds/rules.def'] = ('/* RULE(message, field, kind, number, text): value rules of %s. "field[]": each item; "field{key}": each key of a map.\n'
-                          ' * DUR_ numbers are nanoseconds. Written by test/protos/gen.py. */\n' % VER +
+texts['xds/rules.def'] = ('/* RULE(message, field, kind, number, text): value rules of %s. "field[]": each item; "field{key}": each key of a map;\n'
+                          ' * ONEOF: the text names the members.'
+                          ' DUR_ numbers are nanoseconds. Written by test/protos/gen.py. */\n' % VER +
                           ''.join('RULE(%s, %s, %s, %s, %s)\n' % (q(m), q(p), k, n, q(t)) for m, p, k, n, t in lines))
+
+
+
+# ---- types an Any may name, with the descriptors' C names
+def lower(s):
+    out, up = '', True
+    for c in s:
+        if c.isupper():
+            out += ('' if up else '_') + c.lower()
+        else:
+            out += c
+        up = c.isupper()
+    return out
+
+
+WELL_KNOWN = ['Any', 'BoolValue', 'BytesValue', 'DoubleValue', 'Duration', 'Empty', 'FloatValue', 'Int32Value', 'Int64Value', 'ListValue',
+              'StringValue', 'Struct', 'Timestamp', 'UInt32Value', 'UInt64Value', 'Value']
+types = sorted(ROOTS + ['google.protobuf.' + w for w in WELL_KNOWN])
+texts['xds/any_types.def'] = ('/* ANY_TYPE(message, descriptor): what a google.protobuf.Any may hold, by name. test/protos/roots.txt and the well-known\n'
+                              ' * types. Written by test/protos/gen.py. */\n' +
+                              ''.join('ANY_TYPE("%s", %s__descriptor)\n' % (t, '__'.join(lower(x) for x in t.split('.'))) for t in types))
 
 if __name__ == '__main__':
     check = '--check' in sys.argv
