@@ -1,0 +1,68 @@
+/* How bytes reach a host: transport_socket (plain, TLS, PROXY protocol before either), chosen by
+ * transport_socket_matches; bind address, keep-alive and socket options. Immutable but for secrets:
+ * a new one serves connections made from then on. */
+#pragma once
+#include "proxy/net/io.h"
+#include "proxy/upstream/pool.h"
+#include "xds/cfg.h"
+
+struct weft_transport;
+struct weft_tsocket; /* one transport socket of a cluster */
+
+/* ---- main thread */
+/* Reads transport_socket, transport_socket_matches, upstream_bind_config (dflt: that of the
+ * bootstrap's cluster_manager, NULL) and upstream_connection_options. In c->arena, whose clean-ups
+ * free what it holds. m must live as long. -EINVAL: errors are in c. */
+int weft_transport_new(struct weft_cfg *c, const struct weft_path *at,
+		       const Envoy__Config__Cluster__V3__Cluster *m,
+		       const Envoy__Config__Core__V3__BindConfig *dflt,
+		       struct weft_transport **ret);
+/* The i-th secret it takes by SDS, each name once; false: no more. *ret_cs NULL: one of the
+ * bootstrap's. */
+bool weft_transport_want(const struct weft_transport *t, size_t i,
+			 const Envoy__Config__Core__V3__ConfigSource **ret_cs,
+			 const char **ret_name);
+/* A secret came or changed. Connections made from now on use it; those open stay. Not its own:
+ * 0. -EINVAL: cannot be used, the one before stays. msg is copied. */
+int weft_transport_secret(struct weft_transport *t, struct weft_cfg *c, const char *name,
+			  const Envoy__Extensions__TransportSockets__Tls__V3__Secret *msg);
+bool weft_transport_ready(const struct weft_transport *t); /* all secrets are there */
+
+/* ---- any thread */
+/* That of the first match with the endpoint's envoy.transport_socket_match metadata, else the
+ * cluster's. md may be NULL. */
+const struct weft_tsocket *weft_transport_pick(const struct weft_transport *t,
+					       const Envoy__Config__Core__V3__Metadata *md);
+/* The same by a Struct of criteria (health checks). */
+const struct weft_tsocket *weft_transport_pick_criteria(const struct weft_transport *t,
+							const Google__Protobuf__Struct *criteria);
+bool weft_tsocket_tls(const struct weft_tsocket *s);
+/* Connections of two clients may not be shared: the PROXY header names them. */
+bool weft_tsocket_per_client(const struct weft_tsocket *s);
+
+enum { WEFT_TDIAL_ALPN = 4, WEFT_TDIAL_PREAMBLE = 536 };
+struct weft_tdial { /* on the caller's stack */
+	struct weft_dial dial;
+	struct weft_io_tls tls;
+	const char *ids[2];
+	const char *alpn[WEFT_TDIAL_ALPN + 1];
+	uint8_t preamble[WEFT_TDIAL_PREAMBLE];
+	char sni[256];
+};
+/* Everything weft_io_dial needs for `to` (a host's address, or another one of it). alpn: what is
+ * offered unless the transport's own list says otherwise; NULL: nothing. 0; -EAGAIN: a secret is
+ * missing; -EINVAL: how has no addresses for the PROXY header. Free by weft_tdial_done after the
+ * dial. */
+struct weft_tdial_want {
+	const struct weft_tsocket *socket;
+	const struct weft_host *host;
+	const struct weft_sockaddr *to; /* NULL: the host's */
+	const struct weft_take *how;	/* sni, alpn, source, dest, identity */
+	const char *const *alpn;	/* NULL-terminated */
+	bool tunnel; /* to an HBONE peer: TLS is required, no SNI, ALPN h2, no PROXY header */
+};
+int weft_transport_prepare(const struct weft_transport *t, const struct weft_tdial_want *want,
+			   struct weft_tdial *ret);
+void weft_tdial_done(struct weft_tdial *d);
+/* After the handshake: the peer's leaf has `san` as DNS name or address (auto_san_validation). */
+bool weft_transport_san_ok(const struct weft_tls_info *tls, const char *san);
