@@ -60,6 +60,9 @@ struct weft_info *weft_chain_info(struct weft_chain *ch);
 struct weft_worker *weft_chain_worker(struct weft_chain *ch);
 struct weft_arena *weft_chain_arena(struct weft_chain *ch); /* of the connection */
 void weft_chain_resume(struct weft_chain *ch);
+bool weft_chain_draining(const struct weft_chain *ch);
+/* The terminal filter gave the io to another owner (a session), who frees it. */
+void weft_chain_forget_io(struct weft_chain *ch);
 /* Ends the connection: flush_ms 0: at once; else what waits is written first. details: static or in
  * the arena; NULL. */
 void weft_chain_close(struct weft_chain *ch, unsigned flush_ms, const char *details);

@@ -53,6 +53,10 @@ struct weft_info {
 	const char *trace_id;	/* NULL */
 	struct weft_meta *meta;
 };
+/* A copy that outlives the io; tls false: without what the handshake showed. */
+const struct weft_io_info *weft_info_keep(struct weft_arena *a, const struct weft_io_info *i,
+					  bool tls);
+const struct weft_tls_info *weft_info_keep_tls(struct weft_arena *a, const struct weft_tls_info *t);
 static inline void weft_info_flag(struct weft_info *i, enum weft_flag f)
 {
 	i->flags |= 1ull << f;
