@@ -8,6 +8,7 @@ struct weft_worker {
 	struct event_base *base; /* owned */
 	int id;			 /* 0..n-1; -1: the main thread's */
 	void *owner;		 /* the program's per-worker state */
+	struct weft_wclusters *clusters; /* proxy/upstream's table of this worker; NULL */
 	struct weft_worker_priv *priv;
 };
 

@@ -27,7 +27,8 @@ enum weft_upstream_http {
 	WEFT_UP_DOWNSTREAM /* as the request came */
 };
 
-/* Index of the cluster scope's items: stats.def has STAT(name, kind, "help"). */
+/* Index of the cluster scope's items: stats.def has STAT(name, kind, "help"), and STAT_AS(id, "name",
+ * kind, "help") where the name has dots. */
 enum weft_cluster_stat {
 #define STAT(name, kind, help) WEFT_CLUSTER_##name,
 #include "proxy/upstream/stats.def"
