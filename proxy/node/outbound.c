@@ -251,7 +251,7 @@ static void start_hbone(struct out *o, const struct weft_route *r)
 	o->live.flow.dst = r->dial;
 	if (weft_sockaddr_parse(r->authority, &o->live.flow.hbone) < 0)
 		o->live.flow.hbone = o->set->dst;
-	t = weft_pool_take(&ask, &o->set->pwait);
+	t = weft_pool_tunnel(&ask, &o->set->pwait);
 	if (t)
 		open_stream(o, t);
 	else if (!o->set->pwait)

@@ -326,7 +326,7 @@ static struct entry *entry_new(const struct weft_pool_ask *ask, const char *key,
 	return e;
 }
 
-struct weft_tunnel *weft_pool_take(const struct weft_pool_ask *ask,
+struct weft_tunnel *weft_pool_tunnel(const struct weft_pool_ask *ask,
 				   struct weft_pool_wait **ret_wait)
 {
 	static __thread char key[WEFT_POOL_KEY_MAX];

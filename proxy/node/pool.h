@@ -15,13 +15,13 @@ struct weft_pool_ask {
 	const struct weft_route *route; /* HBONE; read during the call */
 	/* t: a tunnel with room for one stream, to be opened before return; or NULL with the reason
 	 * of the failed dial. dialled: the endpoint's TCP port could not be reached at all. Never
-	 * called from weft_pool_take. */
+	 * called from weft_pool_tunnel. */
 	void (*got)(void *arg, struct weft_tunnel *t, enum weft_reason r, const char *detail,
 		    bool unreachable);
 	void *arg;
 };
 /* A tunnel at once, or NULL and got() later. */
-struct weft_tunnel *weft_pool_take(const struct weft_pool_ask *ask,
+struct weft_tunnel *weft_pool_tunnel(const struct weft_pool_ask *ask,
 				   struct weft_pool_wait **ret_wait);
 void weft_pool_cancel(struct weft_pool_wait *w); /* NULL is fine */
 

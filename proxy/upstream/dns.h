@@ -1,5 +1,6 @@
-/* Names of endpoints by DNS: a resolver (c-ares on the main thread's loop), and watches that
- * resolve one name again and again as its cluster asks. Main thread. */
+/* Names of endpoints by DNS: resolvers (c-ares on the main thread's loop, shared by all clusters of
+ * equal options), and watches that resolve one name again and again. What the cluster manager uses
+ * stands in cluster_priv.h. Main thread. */
 #pragma once
 #include "proxy/core/addr.h"
 #include "proxy/core/scope.h"
@@ -37,10 +38,6 @@ int weft_dns_cluster_conf(struct weft_cfg *c, const struct weft_path *at,
 			  const Envoy__Config__Cluster__V3__Cluster *m,
 			  const Envoy__Config__Core__V3__TypedExtensionConfig *dflt,
 			  struct weft_dns_cluster_conf *ret);
-
-struct weft_dns;
-struct weft_dns *weft_dns_new(struct event_base *base);
-void weft_dns_free(struct weft_dns *d); /* watches must be freed before */
 
 struct weft_dns_answer {
 	int code; /* 0 (v may be empty: the name has no addresses); -ETIMEDOUT, -EIO …: v is empty

@@ -37,7 +37,8 @@ struct weft_lease_ops {
 	void (*failed)(void *owner, struct weft_lease *l, enum weft_reset why, const char *detail);
 };
 /* 1: *ret has its session: open the exchange before returning to the loop. 0: pending. -EBUSY:
- * circuit breaker (counted); *ret is NULL then. */
+ * circuit breaker (counted); -EINVAL: a name in how is longer than any host's. *ret is NULL then.
+ * failed() is never called before it returns. */
 int weft_pool_take(struct weft_wcluster *wc, struct weft_host *h, const struct weft_take *how,
 		   const struct weft_lease_ops *ops, void *owner, struct weft_lease **ret);
 /* The request is over (or never was): gives the place back, cancels where pending. */
@@ -87,16 +88,3 @@ struct weft_call_conf {
 /* Never calls done before it returns. NULL: no such cluster (done is not called). */
 struct weft_call *weft_call_start(struct weft_worker *w, const struct weft_call_conf *conf);
 void weft_call_cancel(struct weft_call *c);
-
-/* ---- for the cluster manager's worker side: the pools of a weft_wcluster. Worker thread. */
-struct weft_pools;
-struct weft_pools *
-weft_pools_new(struct weft_wcluster *wc); /* borrows wc; wc->pools by the caller */
-/* The wcluster left the table: idle connections close now, others when their last request is over;
- * what is pending still gets its connection. Leases keep wc. */
-void weft_pools_drain(struct weft_pools *p);
-/* The host left the set (drain), or its health failed (now: its connections close at once, open
- * exchanges are cut, TCP ones are closed). */
-void weft_pools_host_gone(struct weft_pools *p, const struct weft_host *h, bool now);
-void weft_pools_free(struct weft_pools *p);	    /* last reference of wc is gone; NULL is fine */
-size_t weft_pools_open(const struct weft_pools *p); /* connections, idle ones as well */

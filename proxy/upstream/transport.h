@@ -1,32 +1,12 @@
 /* How bytes reach a host: transport_socket (plain, TLS, PROXY protocol before either), chosen by
  * transport_socket_matches; bind address, keep-alive and socket options. Immutable but for secrets:
- * a new one serves connections made from then on. */
+ * a new one serves connections made from then on. How it is made is in cluster_priv.h. */
 #pragma once
 #include "proxy/net/io.h"
+#include "proxy/upstream/cluster_priv.h"
 #include "proxy/upstream/pool.h"
-#include "xds/cfg.h"
 
-struct weft_transport;
 struct weft_tsocket; /* one transport socket of a cluster */
-
-/* ---- main thread */
-/* Reads transport_socket, transport_socket_matches, upstream_bind_config (dflt: that of the
- * bootstrap's cluster_manager, NULL) and upstream_connection_options. In c->arena, whose clean-ups
- * free what it holds. m must live as long. -EINVAL: errors are in c. */
-int weft_transport_new(struct weft_cfg *c, const struct weft_path *at,
-		       const Envoy__Config__Cluster__V3__Cluster *m,
-		       const Envoy__Config__Core__V3__BindConfig *dflt,
-		       struct weft_transport **ret);
-/* The i-th secret it takes by SDS, each name once; false: no more. *ret_cs NULL: one of the
- * bootstrap's. */
-bool weft_transport_want(const struct weft_transport *t, size_t i,
-			 const Envoy__Config__Core__V3__ConfigSource **ret_cs,
-			 const char **ret_name);
-/* A secret came or changed. Connections made from now on use it; those open stay. Not its own:
- * 0. -EINVAL: cannot be used, the one before stays. msg is copied. */
-int weft_transport_secret(struct weft_transport *t, struct weft_cfg *c, const char *name,
-			  const Envoy__Extensions__TransportSockets__Tls__V3__Secret *msg);
-bool weft_transport_ready(const struct weft_transport *t); /* all secrets are there */
 
 /* ---- any thread */
 /* That of the first match with the endpoint's envoy.transport_socket_match metadata, else the
