@@ -28,7 +28,8 @@ static const struct {
 	[WEFT_H1_OK] = {"", 200},
 	[WEFT_H1_E_CODEC] = {"http1.codec_error", 400},
 	[WEFT_H1_E_METHOD] = {"http1.codec_error", 400},
-	[WEFT_H1_E_VERSION] = {"low_version", 426},
+	[WEFT_H1_E_VERSION] = {"http1.codec_error", 400},
+	[WEFT_H1_E_LOW_VERSION] = {"low_version", 426},
 	[WEFT_H1_E_URL] = {"http1.invalid_url", 400},
 	[WEFT_H1_E_SCHEME] = {"http1.invalid_scheme", 400},
 	[WEFT_H1_E_CHARACTERS] = {"http1.invalid_characters", 400},
@@ -80,7 +81,7 @@ static void drop_buf(struct weft_h1 *p)
 {
 	free(p->buf);
 	p->buf = NULL;
-	p->len = p->cap = p->line = 0;
+	p->len = p->cap = p->line = p->lines = 0;
 	p->told = false;
 }
 
@@ -121,31 +122,35 @@ static void append(struct weft_h1 *p, const char *in, size_t n)
 	p->len += (uint32_t)n;
 }
 
-/* Keeps in up to the empty line that ends a block; returns the bytes kept, minus an error. */
+/* Keeps in up to the empty line that ends a block; returns the bytes kept, minus an error. Each
+ * line is looked at when it is whole, so that a bad one need not wait for the rest. */
 static ssize_t collect(struct weft_h1 *p, const char *in, size_t n, bool *ret_whole)
 {
-	size_t from = 0, room = max_bytes(p) - p->len;
-	const char *lf;
+	uint32_t head = p->state == START; /* has a start line */
+	size_t used = 0;
 
 	*ret_whole = false;
-	while (!*ret_whole && (lf = memchr(in + from, '\n', n - from))) {
-		size_t at = (size_t)(lf - in), line = p->line + at + 1 - from;
-		char before = at ? in[at - 1] : p->len ? p->buf[p->len - 1] : '\0';
+	while (used < n && !*ret_whole) {
+		const char *lf = memchr(in + used, '\n', n - used);
+		size_t take = lf ? (size_t)(lf + 1 - in) - used : n - used;
+		int r;
 
-		if (before != '\r')
-			return -WEFT_H1_E_CODEC;
-		*ret_whole = line == 2;
-		p->line = 0;
-		from = at + 1;
+		if (take > max_bytes(p) - p->len)
+			return -WEFT_H1_E_TOO_LARGE;
+		append(p, in + used, take);
+		used += take;
+		if (!lf)
+			break;
+		*ret_whole = p->len - p->line == 2 && p->buf[p->line] == '\r';
+		if (*ret_whole)
+			break;
+		r = weft_h1_check_line(p, head && !p->lines, p->lines - head);
+		if (r)
+			return r;
+		p->line = p->len;
+		p->lines++;
 	}
-	if (*ret_whole)
-		n = from;
-	else
-		p->line += (uint32_t)(n - from);
-	if (n > room)
-		return -WEFT_H1_E_TOO_LARGE;
-	append(p, in, n);
-	return (ssize_t)n;
+	return (ssize_t)used;
 }
 
 typedef ssize_t block_parser(struct weft_h1 *p, const char *s, const char *end,
@@ -156,14 +161,13 @@ typedef ssize_t block_parser(struct weft_h1 *p, const char *s, const char *end,
 static int block(struct weft_h1 *p, const char *in, size_t n, struct weft_h1_event *ev,
 		 block_parser *parse, size_t *ret_n)
 {
+	size_t seen = n < max_bytes(p) ? n : max_bytes(p);
 	ssize_t r;
 	bool whole;
 
 	if (!p->len) {
-		r = parse(p, in, in + n, ev);
+		r = parse(p, in, in + seen, ev);
 		*ret_n = r > 0 ? (size_t)r : 0;
-		if (r > (ssize_t)max_bytes(p))
-			return -WEFT_H1_E_TOO_LARGE;
 		if (r)
 			return r < 0 ? (int)r : 1;
 	}
@@ -404,6 +408,20 @@ size_t weft_h1_feed(struct weft_h1 *p, const char *in, size_t n, struct weft_h1_
 	}
 }
 
+/* A message cut off: the rule it broke already, if any, tells more. */
+static enum weft_h1_error cut_off(struct weft_h1 *p, struct weft_h1_event *ev)
+{
+	ssize_t r = 0;
+
+	if (p->state == FAILED)
+		return (enum weft_h1_error)p->error;
+	if (p->len && !p->told && p->state == START)
+		r = weft_h1_parse_head(p, p->buf, p->buf + p->len, ev);
+	else if (p->len && !p->told)
+		r = weft_h1_parse_trailers(p, p->buf, p->buf + p->len, ev);
+	return r < 0 ? (enum weft_h1_error) - r : WEFT_H1_E_EOF;
+}
+
 void weft_h1_eof(struct weft_h1 *p, struct weft_h1_event *ev)
 {
 	bool mid = p->len && !p->told;
@@ -418,8 +436,7 @@ void weft_h1_eof(struct weft_h1 *p, struct weft_h1_event *ev)
 	} else if (p->state == OPAQUE) {
 		ev->type = WEFT_H1_OPAQUE;
 	} else if (p->state != START || mid || p->waiting || p->empty % 2) {
-		(void)fail(p, ev,
-			   p->state == FAILED ? (enum weft_h1_error)p->error : WEFT_H1_E_EOF);
+		(void)fail(p, ev, cut_off(p, ev));
 	}
 }
 

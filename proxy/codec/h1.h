@@ -23,7 +23,8 @@ enum weft_h1_error {
 	WEFT_H1_OK,
 	WEFT_H1_E_CODEC,	    /* broken line structure or start line */
 	WEFT_H1_E_METHOD,	    /* not a known method */
-	WEFT_H1_E_VERSION,	    /* not HTTP/1.0 or 1.1, or 1.0 not allowed */
+	WEFT_H1_E_VERSION,	    /* neither HTTP/1.0 nor 1.1 */
+	WEFT_H1_E_LOW_VERSION,	    /* HTTP/1.0 where it is not allowed */
 	WEFT_H1_E_URL,		    /* request target */
 	WEFT_H1_E_SCHEME,	    /* of an absolute target: neither http nor https */
 	WEFT_H1_E_CHARACTERS,	    /* in a field name or value */
@@ -129,7 +130,7 @@ struct weft_h1 { /* embedded by value; fields are h1.c's */
 	const struct weft_h1_conf *conf;
 	char *buf; /* of a block that came in pieces, and while its slices are in use */
 	uint64_t left;
-	uint32_t len, cap, line, ext_total, ext;
+	uint32_t len, cap, line, lines, ext_total, ext;
 	uint8_t state, digits, empty, asked, error;
 	bool told : 1, waiting : 1;
 };

@@ -164,7 +164,7 @@ static ssize_t request_line(const struct weft_h1 *p, const char *s, const char *
 	if (r <= 0)
 		return r;
 	if (!h->minor && !p->conf->http10)
-		return -WEFT_H1_E_VERSION;
+		return -WEFT_H1_E_LOW_VERSION;
 	s += VERSION_LEN;
 	r = line_end(s, end);
 	if (r <= 0)
@@ -191,6 +191,22 @@ static ssize_t status_line(const char *s, const char *end, struct weft_h1_head *
 	h->reason = (struct weft_h1_slice){s, (uint32_t)(stop - s)};
 	r = line_end(stop, end);
 	return r > 0 ? stop + r - start : r;
+}
+
+int weft_h1_check_line(const struct weft_h1 *p, bool start_line, uint32_t fields_before)
+{
+	const char *s = p->buf + p->line, *end = p->buf + p->len;
+	struct weft_h1_header unused;
+	struct weft_h1_head head;
+	ssize_t r;
+
+	if (start_line)
+		r = p->conf->response ? status_line(s, end, &head) : request_line(p, s, end, &head);
+	else if (fields_before >= (p->conf->max_headers ?: WEFT_H1_HEADERS))
+		return -WEFT_H1_E_TOO_MANY;
+	else
+		r = field(s, end, &unused);
+	return r > 0 ? 0 : r ? (int)r : -WEFT_H1_E_CODEC;
 }
 
 ssize_t weft_h1_parse_head(struct weft_h1 *p, const char *s, const char *end,

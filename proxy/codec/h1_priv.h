@@ -40,6 +40,8 @@ const char *weft_h1_value_end(const char *s, const char *end);
  * enum weft_h1_error. */
 ssize_t weft_h1_parse_head(struct weft_h1 *p, const char *s, const char *end,
 			   struct weft_h1_event *ev);
+/* The last line of p->buf, whole, by itself: 0 or minus an error. */
+int weft_h1_check_line(const struct weft_h1 *p, bool start_line, uint32_t fields_before);
 /* Trailer fields with their empty line, alike. */
 ssize_t weft_h1_parse_trailers(struct weft_h1 *p, const char *s, const char *end,
 			       struct weft_h1_event *ev);
