@@ -40,7 +40,7 @@ struct weft_breaker { /* one priority's limits and what is open; the limits neve
 	double budget_pct; /* retry budget; < 0: none, max_retries holds */
 	uint32_t budget_min;
 	bool track_remaining;
-	_Atomic uint32_t connections, pending, requests, retries;
+	_Atomic uint32_t connections, pending, requests, retries, pools;
 };
 struct weft_transport; /* transport.c: raw, TLS contexts, PROXY protocol; per endpoint match */
 struct weft_outlier_conf;
