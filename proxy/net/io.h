@@ -36,6 +36,9 @@ struct weft_io_ops {
 	/* Everything that was in `out` is written; asked for by weft_io_want_drained. NULL: never
 	 * asked. */
 	void (*drained)(struct weft_io *io);
+	/* Once after weft_io_kick: from the loop, before what this turn flushed is written, also
+	 * while paused. NULL: never asked. */
+	void (*turn)(struct weft_io *io);
 	/* It is dead: no other call follows, and the owner must free it (here or later). Never
 	 * called from inside a call that the owner made, always from the loop. */
 	void (*closed)(struct weft_io *io, enum weft_io_end why, int err);
@@ -112,9 +115,12 @@ void weft_io_free(struct weft_io *io); /* closes at once (FIN if all was written
 					  any callback; NULL ok */
 
 void *weft_io_owner(const struct weft_io *io);
-/* A stream changes hands (upgrade, pool, filter chain): new callbacks from now on. */
+/* A stream changes hands (upgrade, pool, filter chain): new callbacks from now on. What is in `in`,
+ * and an EOF, is offered to them from the loop. */
 void weft_io_set_ops(struct weft_io *io, const struct weft_io_ops *ops, void *owner);
 struct event_base *weft_io_base(const struct weft_io *io);
+/* The buffers: ask anew in each callback, and do not keep the pointer beyond it (an io that has no
+ * bytes holds no buffers). */
 struct evbuffer *weft_io_in(struct weft_io *io);
 struct evbuffer *weft_io_out(struct weft_io *io); /* add here, then weft_io_flush */
 bool weft_io_eof(const struct weft_io *io);
@@ -122,6 +128,8 @@ bool weft_io_is_ready(const struct weft_io *io);
 const struct weft_io_info *weft_io_info(const struct weft_io *io);
 struct weft_io_info *
 weft_io_info_edit(struct weft_io *io); /* strings put in must outlive it: weft_io_arena */
+/* The address that accept told: saves the look-up. */
+void weft_io_set_peer(struct weft_io *io, const struct weft_sockaddr *peer);
 struct weft_arena *weft_io_arena(struct weft_io *io); /* of the io; made when first asked */
 struct weft_io_stat weft_io_stat(const struct weft_io *io);
 const char *weft_io_detail(const struct weft_io *io); /* sentence on why it failed; "" */
@@ -139,13 +147,14 @@ void weft_io_shutdown(struct weft_io *io);
 void weft_io_close_after_flush(struct weft_io *io, unsigned ms);
 void weft_io_reset(struct weft_io *io); /* free with RST */
 /* Back-pressure: while paused nothing is read (not even EOF is seen; errors are). Counted: pause
- * twice, resume twice. */
+ * twice, resume twice. What is left in `in` is offered again on resume. */
 void weft_io_pause(struct weft_io *io);
 void weft_io_resume(struct weft_io *io);
 /* Watermarks of out (default 1 MiB): full() from high on, writable() at half. */
 void weft_io_set_high(struct weft_io *io, size_t bytes);
 bool weft_io_full(const struct weft_io *io);
 void weft_io_want_drained(struct weft_io *io);
+void weft_io_kick(struct weft_io *io); /* turn() comes soon */
 /* Reads stop while `in` holds this much that the owner left there; default: as high. */
 size_t weft_io_high(const struct weft_io *io);
 
