@@ -17,7 +17,7 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 
 PKGS   := libevent libevent_pthreads openssl libnghttp2 libprotobuf-c yaml-0.1 jansson libxxhash libcap-ng libseccomp libbpf libpcre2-8 libcares jose
-WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2 -Wno-unused-parameter $(if $(filter gcc,$(CC)),-Wno-dangling-pointer) $(if $(CI),-Werror)
+WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2 -Wno-unused-parameter -Wno-deprecated-declarations $(if $(filter gcc,$(CC)),-Wno-dangling-pointer) $(if $(CI),-Werror)
 OPT_release := -O2 -g -D_FORTIFY_SOURCE=3
 OPT_debug   := -O0 -g -DWEFT_DEBUG
 OPT_asan    := -O1 -g -DWEFT_DEBUG -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined

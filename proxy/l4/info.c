@@ -102,17 +102,6 @@ Google__Protobuf__Struct *weft_info_meta(struct weft_info *i, const char *ns)
 	return m->s;
 }
 
-const Google__Protobuf__Value *weft_struct_get(const Google__Protobuf__Struct *s, const char *key)
-{
-	size_t i;
-
-	/* of equal keys the last one holds, as on the wire */
-	for (i = s ? s->n_fields : 0; i-- > 0;)
-		if (!strcmp(s->fields[i]->key, key))
-			return s->fields[i]->value;
-	return NULL;
-}
-
 void weft_struct_set(struct weft_arena *a, Google__Protobuf__Struct *s, const char *key,
 		     const Google__Protobuf__Value *v)
 {

@@ -4,6 +4,7 @@
 #pragma once
 #include "proxy/core/arena.h"
 #include "proxy/net/io.h"
+#include "proxy/policy/match.h"
 #include "proxy/session/session.h"
 #include "xds/proto/wellknown.pb-c.h"
 
@@ -73,4 +74,3 @@ void weft_struct_set_bool(struct weft_arena *a, Google__Protobuf__Struct *s, con
 			  bool value);
 void weft_struct_set(struct weft_arena *a, Google__Protobuf__Struct *s, const char *key,
 		     const Google__Protobuf__Value *v); /* v is kept */
-const Google__Protobuf__Value *weft_struct_get(const Google__Protobuf__Struct *s, const char *key);
