@@ -1,7 +1,7 @@
-#include "xds/link.h"
 #include "proxy/core/arena.h"
 #include "proxy/core/worker.h"
 #include "proxy/net/conn.h"
+#include "xds/link_priv.h"
 #include <event2/event.h>
 #include <stdlib.h>
 
@@ -14,7 +14,8 @@ enum {
 };
 
 struct weft_xds_link {
-	struct weft_conn *conn;
+	const struct weft_xds_pipe *ops;
+	void *pipe; /* NULL: none yet, or no more */
 	struct weft_h2 *h2;
 	struct weft_xds_link_conf conf;
 	struct event *ev_push, *ev_time;
@@ -36,9 +37,9 @@ static void down(struct weft_xds_link *l, const char *why)
 
 static void fill(struct weft_xds_link *l)
 {
-	struct evbuffer *out = weft_conn_out(l->conn);
+	struct evbuffer *out = l->pipe ? l->ops->out(l->pipe) : NULL;
 
-	while (evbuffer_get_length(out) < OUT_MAX && weft_h2_want_send(l->h2)) {
+	while (out && evbuffer_get_length(out) < OUT_MAX && weft_h2_want_send(l->h2)) {
 		struct evbuffer_iovec v;
 		ssize_t n;
 
@@ -52,7 +53,8 @@ static void fill(struct weft_xds_link *l)
 		if (n <= 0)
 			break;
 	}
-	weft_conn_flush(l->conn);
+	if (out)
+		l->ops->flush(l->pipe);
 }
 
 /* Last in its caller. */
@@ -65,10 +67,9 @@ static void turn(struct weft_xds_link *l)
 		down(l, l->drop);
 }
 
-static void on_readable(struct weft_conn *c)
+void weft_xds_link_readable(struct weft_xds_link *l, bool eof)
 {
-	struct weft_xds_link *l = weft_conn_owner(c);
-	struct evbuffer *in = weft_conn_in(c);
+	struct evbuffer *in = l->ops->in(l->pipe);
 	struct evbuffer_iovec v;
 
 	l->heard_ns = weft_now_ns();
@@ -79,20 +80,61 @@ static void on_readable(struct weft_conn *c)
 			l->drop = "protocol error";
 		evbuffer_drain(in, n);
 	}
+	if (eof && !l->drop)
+		l->drop = "closed by the peer";
 	turn(l);
+}
+
+void weft_xds_link_drained(struct weft_xds_link *l)
+{
+	turn(l);
+}
+
+void weft_xds_link_ended(struct weft_xds_link *l, const char *why, bool freed)
+{
+	if (freed)
+		l->pipe = NULL;
+	down(l, why);
+}
+
+/* ---- over a unix socket */
+
+static struct evbuffer *conn_in(void *p)
+{
+	return weft_conn_in(p);
+}
+
+static struct evbuffer *conn_out(void *p)
+{
+	return weft_conn_out(p);
+}
+
+static void conn_flush(void *p)
+{
+	weft_conn_flush(p);
+}
+
+static void conn_free(void *p)
+{
+	weft_conn_free(p);
+}
+
+static const struct weft_xds_pipe conn_pipe = {conn_in, conn_out, conn_flush, conn_free};
+
+static void on_readable(struct weft_conn *c)
+{
+	weft_xds_link_readable(weft_conn_owner(c), false);
 }
 
 static void on_drained(struct weft_conn *c)
 {
-	turn(weft_conn_owner(c));
+	weft_xds_link_drained(weft_conn_owner(c));
 }
 
 static void on_closed(struct weft_conn *c, int err)
 {
-	struct weft_xds_link *l = weft_conn_owner(c);
-
-	l->conn = NULL; /* freed by itself */
-	down(l, err ? "connection lost" : "closed by the peer");
+	weft_xds_link_ended(weft_conn_owner(c), err ? "connection lost" : "closed by the peer",
+			    true);
 }
 
 static const struct weft_conn_ops conn_ops = {
@@ -100,6 +142,8 @@ static const struct weft_conn_ops conn_ops = {
 	.drained = on_drained,
 	.closed = on_closed,
 };
+
+/* ---- any */
 
 static void on_push(evutil_socket_t fd, short what, void *arg)
 {
@@ -157,8 +201,8 @@ struct weft_h2 *weft_xds_link_h2(struct weft_xds_link *l)
 	return l->h2;
 }
 
-struct weft_xds_link *weft_xds_link_new(struct event_base *base, int fd,
-					const struct weft_xds_link_conf *conf)
+struct weft_xds_link *weft_xds_link_make(struct event_base *base,
+					 const struct weft_xds_link_conf *conf)
 {
 	struct weft_xds_link *l = weft_xcalloc(1, sizeof(*l));
 	struct weft_xds_times *t = &l->conf.times;
@@ -168,14 +212,28 @@ struct weft_xds_link *weft_xds_link_new(struct event_base *base, int fd,
 	t->ping = t->ping ?: PING_MS;
 	t->pong = t->pong ?: PONG_MS;
 	l->heard_ns = weft_now_ns();
-	l->conn = weft_conn_new(base, fd, &conn_ops, l, 0);
 	l->h2 = weft_h2_new(&l->conf.h2, l->conf.ops, l->conf.owner);
 	l->ev_push = event_new(base, -1, 0, on_push, l);
 	l->ev_time = event_new(base, -1, 0, on_time, l);
 	if (!l->ev_push || !l->ev_time)
 		abort();
 	arm(l, t->handshake);
+	return l;
+}
+
+void weft_xds_link_attach(struct weft_xds_link *l, const struct weft_xds_pipe *ops, void *p)
+{
+	l->ops = ops;
+	l->pipe = p;
 	weft_xds_link_push(l);
+}
+
+struct weft_xds_link *weft_xds_link_new(struct event_base *base, int fd,
+					const struct weft_xds_link_conf *conf)
+{
+	struct weft_xds_link *l = weft_xds_link_make(base, conf);
+
+	weft_xds_link_attach(l, &conn_pipe, weft_conn_new(base, fd, &conn_ops, l, 0));
 	return l;
 }
 
@@ -187,6 +245,7 @@ void weft_xds_link_free(struct weft_xds_link *l)
 	event_free(l->ev_push);
 	event_free(l->ev_time);
 	weft_h2_free(l->h2);
-	weft_conn_free(l->conn);
+	if (l->pipe)
+		l->ops->free(l->pipe);
 	free(l);
 }

@@ -25,6 +25,10 @@ struct weft_xds_link_conf {
 /* Takes fd: non-blocking, connected. conf is copied. */
 struct weft_xds_link *weft_xds_link_new(struct event_base *base, int fd,
 					const struct weft_xds_link_conf *conf);
+/* The same over io, ready or still connecting; io is taken, its ops are replaced. */
+struct weft_io;
+struct weft_xds_link *weft_xds_link_over(struct event_base *base, struct weft_io *io,
+					 const struct weft_xds_link_conf *conf);
 void weft_xds_link_free(struct weft_xds_link *l); /* not within a callback of ops; NULL is fine */
 struct weft_h2 *weft_xds_link_h2(struct weft_xds_link *l);
 void weft_xds_link_up(struct weft_xds_link *l);

@@ -1,7 +1,7 @@
 #include "xds/server.h"
 #include "proxy/core/arena.h"
 #include "proxy/core/worker.h"
-#include "xds/proto/discovery.pb-c.h"
+#include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/server_priv.h"
 #include "xds/wire.h"
 #include <errno.h>
@@ -84,7 +84,7 @@ static void stream_free(struct xstream *st)
 /* ---- requests */
 
 static void take_answer(struct xstream *st, struct xsub *sub, int type,
-			const Envoy__Discovery__DeltaDiscoveryRequest *m)
+			const Envoy__Service__Discovery__V3__DeltaDiscoveryRequest *m)
 {
 	const struct weft_xds_server_conf *conf = &st->client->server->conf;
 	char text[WEFT_XDS_TEXT_MAX + 1];
@@ -98,17 +98,10 @@ static void take_answer(struct xstream *st, struct xsub *sub, int type,
 	conf->nacked(conf->owner, st->node, weft_xds_types[type], text);
 }
 
-static int type_index(const char *url)
+static void request(struct xstream *st,
+		    const Envoy__Service__Discovery__V3__DeltaDiscoveryRequest *m)
 {
-	for (int i = 0; i < WEFT_XDS_TYPES; i++)
-		if (!strcmp(weft_xds_types[i]->url, url))
-			return i;
-	return -1;
-}
-
-static void request(struct xstream *st, const Envoy__Discovery__DeltaDiscoveryRequest *m)
-{
-	int type = type_index(m->type_url ?: "");
+	int type = weft_xds_type_index(m->type_url ?: "");
 	struct xtable *t;
 	struct xsub *sub;
 
@@ -153,10 +146,11 @@ static void message(struct xstream *st, const uint8_t *p, size_t n)
 	struct weft_err err = {0};
 	char text[600];
 	ProtobufCMessage *m = weft_wire_unpack(
-		a, &envoy__discovery__delta_discovery_request__descriptor, p, n, false, &err);
+		a, &envoy__service__discovery__v3__delta_discovery_request__descriptor, p, n, false,
+		&err);
 
 	if (m)
-		request(st, (const Envoy__Discovery__DeltaDiscoveryRequest *)m);
+		request(st, (const Envoy__Service__Discovery__V3__DeltaDiscoveryRequest *)m);
 	else
 		finish(st, GRPC_INVALID_ARGUMENT, "%s", weft_err_text(&err, text, sizeof(text)));
 	weft_arena_free(a);

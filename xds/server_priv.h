@@ -8,14 +8,6 @@
 struct event;
 struct evbuffer;
 
-enum weft_xds_index {
-#define XDS_TYPE(name, url, brief, desc) WEFT_XDS_INDEX_##name,
-#include "xds/types.def"
-#undef XDS_TYPE
-	WEFT_XDS_TYPES
-};
-extern const struct weft_xds_type *const weft_xds_types[WEFT_XDS_TYPES];
-
 /* A resource, or the grave of one that some stream has not been told of. */
 struct xres {
 	UT_hash_handle hh;

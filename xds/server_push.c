@@ -2,7 +2,7 @@
  */
 #include "proxy/core/arena.h"
 #include "proxy/core/worker.h"
-#include "xds/proto/discovery.pb-c.h"
+#include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/server_priv.h"
 #include <event2/buffer.h>
 #include <stdio.h>
@@ -158,10 +158,10 @@ static bool take_known(struct batch *b)
 	return true;
 }
 
-static void fill_resource(Envoy__Discovery__Resource *r, Google__Protobuf__Any *any,
+static void fill_resource(Envoy__Service__Discovery__V3__Resource *r, Google__Protobuf__Any *any,
 			  const struct xres *x, const struct weft_xds_type *t)
 {
-	envoy__discovery__resource__init(r);
+	*r = (Envoy__Service__Discovery__V3__Resource)ENVOY__SERVICE__DISCOVERY__V3__RESOURCE__INIT;
 	google__protobuf__any__init(any);
 	any->type_url = (char *)t->url;
 	any->has_value = true;
@@ -188,11 +188,12 @@ static void write_message(struct evbuffer *out, const ProtobufCMessage *m)
  */
 static void write_response(struct batch *b, struct evbuffer *out, bool more)
 {
-	Envoy__Discovery__DeltaDiscoveryResponse m =
-		ENVOY__DISCOVERY__DELTA_DISCOVERY_RESPONSE__INIT;
-	Envoy__Discovery__Resource *v = weft_xcalloc(b->n_up + 1, sizeof(*v));
-	Envoy__Discovery__Resource **pv = weft_xcalloc(b->n_up + 1, sizeof(*pv));
+	Envoy__Service__Discovery__V3__DeltaDiscoveryResponse m =
+		ENVOY__SERVICE__DISCOVERY__V3__DELTA_DISCOVERY_RESPONSE__INIT;
+	Envoy__Service__Discovery__V3__Resource *v = weft_xcalloc(b->n_up + 1, sizeof(*v));
+	Envoy__Service__Discovery__V3__Resource **pv = weft_xcalloc(b->n_up + 1, sizeof(*pv));
 	Google__Protobuf__Any *any = weft_xcalloc(b->n_up + 1, sizeof(*any));
+	Envoy__Config__Core__V3__ControlPlane plane = ENVOY__CONFIG__CORE__V3__CONTROL_PLANE__INIT;
 	char version[32];
 
 	for (size_t i = 0; i < b->n_up; i++) {
@@ -203,6 +204,8 @@ static void write_response(struct batch *b, struct evbuffer *out, bool more)
 		 more ? "+" : "");
 	snprintf(b->sub->nonce, sizeof(b->sub->nonce), "%016llx",
 		 (unsigned long long)++b->server->nonce);
+	plane.identifier = (char *)"weft";
+	m.control_plane = &plane;
 	m.system_version_info = version;
 	m.type_url = (char *)b->type->url;
 	m.nonce = b->sub->nonce;
@@ -247,8 +250,7 @@ bool weft_xds_stream_build(struct xstream *st)
 {
 	if (st->client->server->depth)
 		return false;
-	/* policies and secrets before the workloads that refer to them */
-	for (int i = WEFT_XDS_TYPES - 1; i >= 0; i--)
+	for (int i = 0; i < WEFT_XDS_TYPES; i++)
 		if (sub_build(st, i))
 			return true;
 	return false;

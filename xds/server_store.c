@@ -5,12 +5,6 @@
 #include <stdio.h>
 #include <xxhash.h>
 
-const struct weft_xds_type *const weft_xds_types[WEFT_XDS_TYPES] = {
-#define XDS_TYPE(name, url, brief, desc) &weft_xds_type_##name,
-#include "xds/types.def"
-#undef XDS_TYPE
-};
-
 void weft_xds_tables_init(struct weft_xds_server *s)
 {
 	for (int i = 0; i < WEFT_XDS_TYPES; i++) {

@@ -151,7 +151,7 @@ static void count(struct weft_state *s, const char *url, const struct weft_xds_r
 	weft_stat_unref(b);
 }
 
-static void reject(struct weft_state *s, struct weft_xds_client *c, const char *name,
+static void reject(struct weft_state *s, struct weft_xds_reply *c, const char *name,
 		   const struct weft_err *why, const char *url)
 {
 	const char *labels[] = {url};
@@ -167,7 +167,7 @@ static void reject(struct weft_state *s, struct weft_xds_client *c, const char *
 	weft_xds_reject(c, name, why);
 }
 
-static void apply_changes(struct weft_state *s, struct weft_xds_client *c,
+static void apply_changes(struct weft_state *s, struct weft_xds_reply *c,
 			  const struct weft_xds_type *type, const struct weft_xds_resource *up,
 			  size_t n_up, const char *const *removed, size_t n_removed)
 {
@@ -199,14 +199,13 @@ static void apply_changes(struct weft_state *s, struct weft_xds_client *c,
 	free(ch);
 }
 
-static void apply_address(void *owner, struct weft_xds_client *c,
-			  const struct weft_xds_resource *up, size_t n_up,
-			  const char *const *removed, size_t n_removed)
+static void apply_address(void *owner, struct weft_xds_reply *c, const struct weft_xds_resource *up,
+			  size_t n_up, const char *const *removed, size_t n_removed)
 {
 	apply_changes(owner, c, &weft_xds_type_address, up, n_up, removed, n_removed);
 }
 
-static void apply_policy(void *owner, struct weft_xds_client *c, const struct weft_xds_resource *up,
+static void apply_policy(void *owner, struct weft_xds_reply *c, const struct weft_xds_resource *up,
 			 size_t n_up, const char *const *removed, size_t n_removed)
 {
 	apply_changes(owner, c, &weft_xds_type_authorization, up, n_up, removed, n_removed);
@@ -221,7 +220,7 @@ static void secrets_swap(struct weft_state *s, struct weft_secrets *next, const 
 	publish_later(s);
 }
 
-static void apply_secret(void *owner, struct weft_xds_client *c, const struct weft_xds_resource *up,
+static void apply_secret(void *owner, struct weft_xds_reply *c, const struct weft_xds_resource *up,
 			 size_t n_up, const char *const *removed, size_t n_removed)
 {
 	struct weft_state *s = owner;
@@ -278,10 +277,11 @@ static void told_policies_complete(void *owner)
 	publish_later(s);
 }
 
-static const struct weft_xds_sink address_sink = {apply_address, told_connected,
-						  told_addresses_complete};
-static const struct weft_xds_sink policy_sink = {apply_policy, NULL, told_policies_complete};
-static const struct weft_xds_sink secret_sink = {apply_secret, NULL, NULL};
+static const struct weft_xds_sink address_sink = {
+	.apply = apply_address, .connected = told_connected, .complete = told_addresses_complete};
+static const struct weft_xds_sink policy_sink = {.apply = apply_policy,
+						 .complete = told_policies_complete};
+static const struct weft_xds_sink secret_sink = {.apply = apply_secret};
 
 static struct weft_stat_family *family(const char *name, const char *help,
 				       const char *const *labels)

@@ -2,7 +2,7 @@
  * must unpack, and pack again into bytes that pass. */
 #include "xds/proto/authorization.pb-c.h"
 #include "xds/proto/broker.pb-c.h"
-#include "xds/proto/discovery.pb-c.h"
+#include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/proto/kube.pb-c.h"
 #include "xds/proto/secret.pb-c.h"
 #include "xds/proto/workload.pb-c.h"
@@ -17,8 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	static const ProtobufCMessageDescriptor *const kinds[] = {
 		&istio__workload__address__descriptor,
 		&istio__security__authorization__descriptor,
-		&envoy__discovery__delta_discovery_request__descriptor,
-		&envoy__discovery__delta_discovery_response__descriptor,
+		&envoy__service__discovery__v3__delta_discovery_request__descriptor,
+		&envoy__service__discovery__v3__delta_discovery_response__descriptor,
 		&envoy__tls__secret__descriptor,
 		&weft__broker__to_agent__descriptor,
 		&weft__broker__to_proxy__descriptor,

@@ -2,7 +2,7 @@
  * text that reads the same. */
 #include "xds/check.h"
 #include "xds/proto/authorization.pb-c.h"
-#include "xds/proto/discovery.pb-c.h"
+#include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/proto/secret.pb-c.h"
 #include "xds/proto/workload.pb-c.h"
 #include <assert.h>
@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	static const ProtobufCMessageDescriptor *const kinds[] = {
 		&istio__workload__address__descriptor,
 		&istio__security__authorization__descriptor,
-		&envoy__discovery__delta_discovery_request__descriptor,
+		&envoy__service__discovery__v3__delta_discovery_request__descriptor,
 		&envoy__tls__secret__descriptor,
 	};
 	struct weft_errs errs = {0};

@@ -5,7 +5,7 @@
 #include "proxy/core/worker.h"
 #include "xds/client.h"
 #include "xds/proto/authorization.pb-c.h"
-#include "xds/proto/discovery.pb-c.h"
+#include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/proto/workload.pb-c.h"
 #include "xds/server.h"
 #include <errno.h>
@@ -75,7 +75,7 @@ static int find(const struct seen *s, const char *name)
 	return -1;
 }
 
-static void apply(void *owner, struct weft_xds_client *c, const struct weft_xds_resource *up,
+static void apply(void *owner, struct weft_xds_reply *c, const struct weft_xds_resource *up,
 		  size_t n_up, const char *const *removed, size_t n_removed)
 {
 	struct seen *s = owner;
@@ -129,7 +129,8 @@ static void complete(void *owner)
 	s->complete_at = s->n;
 }
 
-static const struct weft_xds_sink sink = {apply, connected, complete};
+static const struct weft_xds_sink sink = {
+	.apply = apply, .connected = connected, .complete = complete};
 
 static bool allow(void *owner, pid_t pid, uid_t uid)
 {
@@ -537,7 +538,7 @@ struct raw {
 	struct weft_h2_stream *s;
 	struct weft_grpc_in in;
 	struct evbuffer *out;
-	Envoy__Discovery__DeltaDiscoveryResponse *last;
+	Envoy__Service__Discovery__V3__DeltaDiscoveryResponse *last;
 	char status[16], grpc_status[16], grpc_message[300];
 	int responses;
 	bool closed, deaf;
@@ -577,8 +578,11 @@ static void raw_data(struct weft_h2_stream *s, const uint8_t *p, size_t n)
 	weft_grpc_in_feed(&r->in, p, n);
 	while (weft_grpc_in_next(&r->in, &m, &len) == 1) {
 		if (r->last)
-			envoy__discovery__delta_discovery_response__free_unpacked(r->last, NULL);
-		r->last = envoy__discovery__delta_discovery_response__unpack(NULL, len, m);
+			protobuf_c_message_free_unpacked(&r->last->base, NULL);
+		r->last = (Envoy__Service__Discovery__V3__DeltaDiscoveryResponse *)
+			protobuf_c_message_unpack(
+				&envoy__service__discovery__v3__delta_discovery_response__descriptor,
+				NULL, len, m);
 		assert_non_null(r->last);
 		assert_true(len < WEFT_XDS_RESPONSE_BYTES + 100000);
 		r->responses++;
@@ -668,7 +672,7 @@ static void raw_done(struct raw *r)
 	weft_grpc_in_done(&r->in);
 	evbuffer_free(r->out);
 	if (r->last)
-		envoy__discovery__delta_discovery_response__free_unpacked(r->last, NULL);
+		protobuf_c_message_free_unpacked(&r->last->base, NULL);
 }
 
 struct req {
@@ -678,17 +682,19 @@ struct req {
 
 static void raw_send(struct raw *r, struct req q)
 {
-	typedef Envoy__Discovery__DeltaDiscoveryRequest__InitialResourceVersionsEntry entry;
-	Envoy__Discovery__DeltaDiscoveryRequest m = ENVOY__DISCOVERY__DELTA_DISCOVERY_REQUEST__INIT;
-	Envoy__Discovery__Node node = ENVOY__DISCOVERY__NODE__INIT;
-	Google__Protobuf__RpcStatus status = GOOGLE__PROTOBUF__RPC_STATUS__INIT;
+	typedef Envoy__Service__Discovery__V3__DeltaDiscoveryRequest__InitialResourceVersionsEntry
+		entry;
+	Envoy__Service__Discovery__V3__DeltaDiscoveryRequest m =
+		ENVOY__SERVICE__DISCOVERY__V3__DELTA_DISCOVERY_REQUEST__INIT;
+	Envoy__Config__Core__V3__Node node = ENVOY__CONFIG__CORE__V3__NODE__INIT;
+	Google__Rpc__Status status = GOOGLE__RPC__STATUS__INIT;
 	entry v[4], *pv[4];
 	uint8_t *p;
 	size_t n;
 
 	for (int i = 0; i < 4 && q.known[i][0]; i++) {
-		envoy__discovery__delta_discovery_request__initial_resource_versions_entry__init(
-			&v[i]);
+		v[i] = (entry)
+			ENVOY__SERVICE__DISCOVERY__V3__DELTA_DISCOVERY_REQUEST__INITIAL_RESOURCE_VERSIONS_ENTRY__INIT;
 		v[i].key = (char *)q.known[i][0];
 		v[i].value = (char *)q.known[i][1];
 		pv[i] = &v[i];

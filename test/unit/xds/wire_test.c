@@ -1,6 +1,6 @@
 /* Foreign bytes walked by descriptor: what protobuf-c alone would crash on or misread. */
 #include "xds/proto/authorization.pb-c.h"
-#include "xds/proto/discovery.pb-c.h"
+#include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/proto/workload.pb-c.h"
 #include "xds/wire.h"
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 #define WORKLOAD (&istio__workload__workload__descriptor)
 #define ADDRESS	 (&istio__workload__address__descriptor)
-#define REQUEST	 (&envoy__discovery__delta_discovery_request__descriptor)
+#define REQUEST	 (&envoy__service__discovery__v3__delta_discovery_request__descriptor)
 
 static char said[600];
 
@@ -260,11 +260,11 @@ static void test_memory(void **state)
 static void test_map(void **state)
 {
 	struct weft_arena *a = weft_arena_new(0);
-	Envoy__Discovery__DeltaDiscoveryRequest *r;
+	Envoy__Service__Discovery__V3__DeltaDiscoveryRequest *r;
 	Istio__Workload__Workload *w;
 
 	/* initial_resource_versions = 5: an entry without value, one without key */
-	r = (Envoy__Discovery__DeltaDiscoveryRequest *)weft_wire_unpack(
+	r = (Envoy__Service__Discovery__V3__DeltaDiscoveryRequest *)weft_wire_unpack(
 		a, REQUEST, (const uint8_t *)"\x2a\x03\x0a\x01k\x2a\x03\x12\x01v", 10, true, NULL);
 	assert_non_null(r);
 	assert_int_equal(r->n_initial_resource_versions, 2);

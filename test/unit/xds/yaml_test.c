@@ -2,7 +2,7 @@
  * and stack. */
 #include "xds/check.h"
 #include "xds/proto/authorization.pb-c.h"
-#include "xds/proto/discovery.pb-c.h"
+#include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/proto/secret.pb-c.h"
 #include "xds/proto/workload.pb-c.h"
 #include "xds/yaml_priv.h"
@@ -237,8 +237,8 @@ static void test_round_trip(void **state)
 	static const ProtobufCMessageDescriptor *const kinds[] = {
 		&istio__workload__address__descriptor,
 		&istio__security__authorization__descriptor,
-		&envoy__discovery__delta_discovery_request__descriptor,
-		&envoy__discovery__delta_discovery_response__descriptor,
+		&envoy__service__discovery__v3__delta_discovery_request__descriptor,
+		&envoy__service__discovery__v3__delta_discovery_response__descriptor,
 		&envoy__tls__secret__descriptor,
 	};
 
@@ -480,7 +480,7 @@ static void test_laughs(void **state)
 			 i - 1, i - 1, i - 1);
 	}
 	assert_null(
-		read_one(a, &envoy__discovery__delta_discovery_request__descriptor, text, NULL));
+		read_one(a, &envoy__service__discovery__v3__delta_discovery_request__descriptor, text, NULL));
 	assert_non_null(strstr(said, "a document may use aliases 100 times"));
 	assert_null(strchr(strchr(said, '\n') + 1, '\n')); /* told once */
 	assert_true(weft_arena_bytes(a) < 10 << 20);

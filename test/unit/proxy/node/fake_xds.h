@@ -36,7 +36,7 @@ void weft_xds_client_start(struct weft_xds_client *c)
 void weft_xds_client_free(struct weft_xds_client *c)
 {
 }
-void weft_xds_reject(struct weft_xds_client *c, const char *name, const struct weft_err *why)
+void weft_xds_reject(struct weft_xds_reply *c, const char *name, const struct weft_err *why)
 {
 	xds.rejects++;
 	snprintf(xds.rejected, sizeof(xds.rejected), "%s", name);

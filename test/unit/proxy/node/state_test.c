@@ -21,7 +21,7 @@ static void apply(const struct weft_xds_type *t, const struct weft_xds_resource 
 {
 	for (int i = 0; i < xds.n; i++)
 		if (xds.types[i] == t)
-			xds.sinks[i]->apply(xds.owner, (struct weft_xds_client *)&client, up, n,
+			xds.sinks[i]->apply(xds.owner, (struct weft_xds_reply *)&client, up, n,
 					    removed, n_removed);
 }
 
@@ -54,7 +54,7 @@ static void put_workload(const char *uid, uint32_t ip, const char *policy)
 	Istio__Workload__Workload w = ISTIO__WORKLOAD__WORKLOAD__INIT;
 	Istio__Workload__Address a = ISTIO__WORKLOAD__ADDRESS__INIT;
 	ProtobufCBinaryData addr = {ip ? 4 : 3, (uint8_t *)&ip};
-	struct weft_xds_resource r = {uid, "1", &a.base, NULL, 0};
+	struct weft_xds_resource r = {.name = uid, .version = "1", .msg = &a.base};
 	char *policies[] = {(char *)policy};
 
 	w.uid = w.name = (char *)uid;
@@ -77,7 +77,7 @@ static void put_secret(const char *name, char *cert, char *key, char *roots)
 		ENVOY__TLS__CERTIFICATE_VALIDATION_CONTEXT__INIT;
 	Envoy__Tls__DataSource d[3];
 	char *text[3] = {cert, key, roots};
-	struct weft_xds_resource r = {name, "1", &s.base, NULL, 0};
+	struct weft_xds_resource r = {.name = name, .version = "1", .msg = &s.base};
 
 	for (int i = 0; i < 3; i++) {
 		envoy__tls__data_source__init(&d[i]);
