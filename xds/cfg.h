@@ -57,6 +57,10 @@ const char *weft_cfg_type_near(const char *type_url);
  * holds it says is_optional. 0, or -EINVAL with everything found in c->errs. Main thread only. */
 int weft_cfg_check(struct weft_cfg *c, const struct weft_path *at, const ProtobufCMessage *m);
 
+/* "file:line:col" into where of every error that has none, from its path in the document. */
+struct weft_yaml_doc;
+void weft_cfg_place_errs(const struct weft_yaml_doc *doc, struct weft_errs *errs);
+
 /* Durations to ms, rounded up; dflt when d is NULL. */
 int64_t weft_cfg_ms(const Google__Protobuf__Duration *d, int64_t dflt);
 uint32_t weft_cfg_u32(const Google__Protobuf__UInt32Value *v, uint32_t dflt);

@@ -38,6 +38,10 @@ int weft_yaml_decode(struct weft_arena *a, const char *file, const char *text, s
  */
 struct weft_mark weft_marks_get(const struct weft_marks *k, const void *m, const char *field,
 				int idx);
+/* The mark of what an error's path names, from message root down ("listeners[0].filters[1].x"),
+ * also into Anys and maps; of the deepest part that is there. */
+struct weft_mark weft_marks_locate(const struct weft_marks *k, const ProtobufCMessage *root,
+				   const char *path);
 /* Message → YAML or JSON text (one document), default-valued unset fields left out. Deterministic.
  * Malloc'ed. */
 char *weft_yaml_encode(const ProtobufCMessage *m, bool json);

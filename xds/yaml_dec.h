@@ -8,6 +8,7 @@ struct dec {
 	const struct yev *ev;
 	struct weft_marks *marks;
 	int aliases, depth;
+	int errors_before; /* of this document */
 };
 /* Adds an error; always false, so that callers return it. */
 bool yaml_fail(struct dec *d, const struct weft_path *at, const struct yev *e, const char *fmt, ...)
@@ -21,10 +22,23 @@ bool yaml_value_float(struct dec *d, const struct weft_path *at, const struct ye
 		      ProtobufCType type, void *dst);
 bool yaml_value_enum(struct dec *d, const struct weft_path *at, const struct yev *e,
 		     const ProtobufCEnumDescriptor *desc, void *dst);
-bool yaml_value_string(struct dec *d, const struct weft_path *at, const struct yev *e,
-		       bool number_too, char **dst);
+bool yaml_value_string(struct dec *d, const struct weft_path *at, const struct yev *e, bool int_too,
+		       bool float_too, char **dst);
 bool yaml_value_bytes(struct dec *d, const struct weft_path *at, const struct yev *e,
 		      ProtobufCBinaryData *dst);
 bool yaml_value_bool(struct dec *d, const struct weft_path *at, const struct yev *e, void *dst);
 bool yaml_value_duration(struct dec *d, const struct weft_path *at, const struct yev *e,
 			 Google__Protobuf__Duration *m);
+bool yaml_value_time(struct dec *d, const struct weft_path *at, const struct yev *e,
+		     Google__Protobuf__Timestamp *m);
+
+/* What an Any needs of the decoder. */
+ProtobufCMessage *yaml_message_new(struct dec *d, const ProtobufCMessageDescriptor *desc);
+const struct yev *yaml_node(struct dec *d, const struct weft_path *at, uint32_t i);
+/* The node at i as the whole of m. */
+bool yaml_decode_into(struct dec *d, const struct weft_path *at, uint32_t i, ProtobufCMessage *m);
+/* The fields of m from a mapping that names a type too. */
+void yaml_decode_typed(struct dec *d, const struct weft_path *at, const struct yev *e,
+		       ProtobufCMessage *m);
+bool yaml_decode_any(struct dec *d, const struct weft_path *at, const struct yev *e,
+		     Google__Protobuf__Any *any);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEEN_MAX = 128, NAMES_MAX = 64 };
+enum { SEEN_MAX = 128, NAMES_MAX = 96 };
 
 static struct weft_mark mark_of(const struct yev *e)
 {
@@ -11,7 +11,7 @@ static struct weft_mark mark_of(const struct yev *e)
 }
 
 /* The node itself, or what an alias stands for; NULL after too many of them. */
-static const struct yev *node(struct dec *d, const struct weft_path *at, uint32_t i)
+const struct yev *yaml_node(struct dec *d, const struct weft_path *at, uint32_t i)
 {
 	const struct yev *e = &d->ev[i];
 
@@ -29,7 +29,7 @@ static uint32_t index_of(const struct dec *d, const struct yev *e)
 	return (uint32_t)(e - d->ev);
 }
 
-static ProtobufCMessage *message_new(struct dec *d, const ProtobufCMessageDescriptor *desc)
+ProtobufCMessage *yaml_message_new(struct dec *d, const ProtobufCMessageDescriptor *desc)
 {
 	ProtobufCMessage *m = weft_arena_alloc(d->t->a, desc->sizeof_message);
 
@@ -59,7 +59,7 @@ static bool decode_value(struct dec *d, const struct weft_path *at, uint32_t i,
 		*(ProtobufCMessage **)dst = decode_message(d, at, i, f->descriptor);
 		return *(ProtobufCMessage **)dst != NULL;
 	}
-	e = node(d, at, i);
+	e = yaml_node(d, at, i);
 	if (!e)
 		return false;
 	if (e->type != YEV_SCALAR)
@@ -68,7 +68,8 @@ static bool decode_value(struct dec *d, const struct weft_path *at, uint32_t i,
 								    : "a single value");
 	switch (f->type) {
 	case PROTOBUF_C_TYPE_STRING:
-		return yaml_value_string(d, at, e, int_or_string(at, desc, f), dst);
+		return yaml_value_string(d, at, e, int_or_string(at, desc, f), !yaml_is_kube(desc),
+					 dst);
 	case PROTOBUF_C_TYPE_BYTES:
 		return yaml_value_bytes(d, at, e, dst);
 	case PROTOBUF_C_TYPE_BOOL:
@@ -155,7 +156,7 @@ static void check_keys(struct dec *d, const struct weft_path *at, const struct y
 /* The key at i as a scalar; NULL after an error. */
 static const struct yev *key_at(struct dec *d, const struct weft_path *at, uint32_t i)
 {
-	const struct yev *e = node(d, at, i);
+	const struct yev *e = yaml_node(d, at, i);
 
 	if (!e)
 		return NULL;
@@ -203,7 +204,7 @@ static void decode_map(struct dec *d, const struct weft_path *at, const struct y
 		uint32_t value = d->ev[i].next;
 		const struct yev *key = key_at(d, at, i);
 		const ProtobufCFieldDescriptor *vf = &desc->fields[1];
-		ProtobufCMessage *entry = message_new(d, desc);
+		ProtobufCMessage *entry = yaml_message_new(d, desc);
 		struct weft_path sub = {at, key ? key->v : NULL, -1};
 
 		i = d->ev[value].next;
@@ -259,7 +260,7 @@ static void decode_field(struct dec *d, const struct weft_path *up, const struct
 			 uint32_t i, ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
 {
 	struct weft_path at = {up, key->v, -1};
-	const struct yev *e = node(d, &at, i);
+	const struct yev *e = yaml_node(d, &at, i);
 	const ProtobufCFieldDescriptor *other = rival(m, f);
 	char name[YAML_NAME_MAX];
 
@@ -319,8 +320,9 @@ static void unknown_field(struct dec *d, const struct weft_path *up, const struc
 		yaml_fail(d, &at, key, "unknown field");
 }
 
+/* typed: in the mapping of an Any, which has the key @type too. */
 static void decode_fields(struct dec *d, const struct weft_path *up, const struct yev *e,
-			  ProtobufCMessage *m)
+			  ProtobufCMessage *m, bool typed)
 {
 	const struct yev *seen[SEEN_MAX] = {0};
 
@@ -333,7 +335,7 @@ static void decode_fields(struct dec *d, const struct weft_path *up, const struc
 		struct weft_path at = {up, key ? key->v : NULL, -1};
 
 		i = d->ev[value].next;
-		if (!key)
+		if (!key || (typed && !strcmp(key->v, "@type")))
 			continue;
 		if (!f) {
 			unknown_field(d, up, key, m->descriptor);
@@ -364,7 +366,7 @@ static bool decode_any_scalar(struct dec *d, const struct weft_path *at, const s
 		return yaml_value_float(d, at, e, PROTOBUF_C_TYPE_DOUBLE, &v->number_value);
 	default:
 		v->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE;
-		return yaml_value_string(d, at, e, false, &v->string_value);
+		return yaml_value_string(d, at, e, false, false, &v->string_value);
 	}
 }
 
@@ -394,6 +396,10 @@ static bool decode_form(struct dec *d, const struct weft_path *at, const struct 
 	switch (yaml_form_of(desc)) {
 	case YAML_DURATION:
 		return yaml_value_duration(d, at, e, (Google__Protobuf__Duration *)m);
+	case YAML_TIMESTAMP:
+		return yaml_value_time(d, at, e, (Google__Protobuf__Timestamp *)m);
+	case YAML_ANY:
+		return yaml_decode_any(d, at, e, (Google__Protobuf__Any *)m);
 	case YAML_WRAPPER:
 		set_present(m, &desc->fields[0]);
 		return decode_value(d, at, index_of(d, e), desc, &desc->fields[0],
@@ -413,42 +419,53 @@ static bool decode_form(struct dec *d, const struct weft_path *at, const struct 
 	default:
 		if (e->type != YEV_MAP)
 			return yaml_wrong(d, at, e, "a mapping");
-		decode_fields(d, at, e, m);
+		decode_fields(d, at, e, m, false);
 		return true;
 	}
+}
+
+bool yaml_decode_into(struct dec *d, const struct weft_path *at, uint32_t i, ProtobufCMessage *m)
+{
+	const struct yev *e = yaml_node(d, at, i);
+	bool ok;
+
+	if (!e)
+		return false;
+	/* aliases can nest deeper than the text does */
+	if (d->depth >= WEFT_YAML_DEPTH_MAX)
+		return yaml_fail(d, at, e, "nested deeper than %d levels", WEFT_YAML_DEPTH_MAX);
+	yaml_marks_message(d->marks, m, mark_of(&d->ev[i]));
+	d->depth++;
+	ok = decode_form(d, at, e, m);
+	d->depth--;
+	return ok;
+}
+
+void yaml_decode_typed(struct dec *d, const struct weft_path *at, const struct yev *e,
+		       ProtobufCMessage *m)
+{
+	yaml_marks_message(d->marks, m, mark_of(e));
+	d->depth++;
+	decode_fields(d, at, e, m, true);
+	d->depth--;
 }
 
 static ProtobufCMessage *decode_message(struct dec *d, const struct weft_path *at, uint32_t i,
 					const ProtobufCMessageDescriptor *desc)
 {
-	const struct yev *e = node(d, at, i);
-	ProtobufCMessage *m;
-	bool ok;
+	ProtobufCMessage *m = yaml_message_new(d, desc);
 
-	if (!e)
-		return NULL;
-	/* aliases can nest deeper than the text does */
-	if (d->depth >= WEFT_YAML_DEPTH_MAX) {
-		yaml_fail(d, at, e, "nested deeper than %d levels", WEFT_YAML_DEPTH_MAX);
-		return NULL;
-	}
-	m = message_new(d, desc);
-	yaml_marks_message(d->marks, m, mark_of(&d->ev[i]));
-	d->depth++;
-	ok = decode_form(d, at, e, m);
-	d->depth--;
-	return ok ? m : NULL;
+	return yaml_decode_into(d, at, i, m) ? m : NULL;
 }
 
 ProtobufCMessage *yaml_decode_root(const struct yaml_target *t, const struct yaml_events *ev,
 				   struct weft_marks **ret_marks)
 {
-	struct dec d = {.t = t, .ev = ev->v};
-	int before = *t->n_errors;
+	struct dec d = {.t = t, .ev = ev->v, .errors_before = *t->n_errors};
 	ProtobufCMessage *m;
 
 	d.marks = yaml_marks_new(t->a, mark_of(&ev->v[0]));
 	m = decode_message(&d, NULL, 0, t->desc);
 	*ret_marks = d.marks;
-	return *t->n_errors == before ? m : NULL;
+	return *t->n_errors == d.errors_before ? m : NULL;
 }

@@ -1,17 +1,23 @@
-#include "xds/proto/wellknown.pb-c.h"
+#include "xds/cfg.h"
+#include "xds/wire.h"
 #include "xds/yaml_priv.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Anys in Anys that are opened. */
+enum { ANYS_MAX = 32 };
 struct enc {
 	FILE *f;
 	bool json;
+	int anys;
+	struct weft_arena *a; /* of what Anys hold */
 };
 
 static void put_message(struct enc *e, const ProtobufCMessage *m, int indent);
-static void put_value(struct enc *e, const ProtobufCFieldDescriptor *f, const void *v, int indent);
+static void put_value(struct enc *e, const ProtobufCMessageDescriptor *d,
+		      const ProtobufCFieldDescriptor *f, const void *v, int indent);
 
 static void newline(struct enc *e, int indent)
 {
@@ -82,6 +88,10 @@ static void put_double(struct enc *e, double v, int digits)
 		put_quoted(e, isnan(v) ? "NaN" : v < 0 ? "-Infinity" : "Infinity");
 		return;
 	}
+	if (v == trunc(v) && fabs(v) < 1e15) { /* 5000000000 rather than 5e+09 */
+		fprintf(e->f, "%.0f", v);
+		return;
+	}
 	for (int n = 1; n <= digits; n++) {
 		snprintf(text, sizeof(text), "%.*g", n, v);
 		if (digits == 9 ? strtof(text, NULL) == (float)v : strtod(text, NULL) == v)
@@ -109,6 +119,13 @@ static void put_enum(struct enc *e, const ProtobufCEnumDescriptor *d, int v)
 		put_string(e, ev->name);
 	else
 		fprintf(e->f, "%d", v);
+}
+
+/* protobuf's JSON form of 64 bits is a string. */
+static bool is_quoted(const struct enc *e, const ProtobufCMessageDescriptor *d, ProtobufCType t)
+{
+	return e->json && yaml_sizeof(t) == 8 && t != PROTOBUF_C_TYPE_DOUBLE &&
+	       t != PROTOBUF_C_TYPE_STRING && t != PROTOBUF_C_TYPE_MESSAGE && yaml_is_envoy(d);
 }
 
 static void put_number(struct enc *e, ProtobufCType t, const void *v)
@@ -162,8 +179,11 @@ static bool is_block(const ProtobufCMessage *m)
 
 	switch (yaml_form_of(m->descriptor)) {
 	case YAML_DURATION:
+	case YAML_TIMESTAMP:
 	case YAML_WRAPPER:
 		return false;
+	case YAML_ANY:
+		return true;
 	case YAML_VALUE:
 		if (v->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE && v->struct_value)
 			return is_block(&v->struct_value->base);
@@ -202,14 +222,14 @@ static void put_list(struct enc *e, const ProtobufCMessage *m, const ProtobufCFi
 	for (size_t i = 0; i < n; i++) {
 		if (e->json) {
 			newline(e, indent + 1);
-			put_value(e, f, element(m, f, i), indent + 1);
+			put_value(e, m->descriptor, f, element(m, f, i), indent + 1);
 			if (i + 1 < n)
 				putc(',', e->f);
 		} else {
 			if (i)
 				newline(e, indent);
 			fputs("- ", e->f);
-			put_value(e, f, element(m, f, i), indent + 1);
+			put_value(e, m->descriptor, f, element(m, f, i), indent + 1);
 		}
 	}
 	if (e->json) {
@@ -244,15 +264,17 @@ static bool value_is_block(const ProtobufCFieldDescriptor *f, const void *v)
 	       is_block(*(const ProtobufCMessage *const *)v);
 }
 
-static void put_after_key(struct enc *e, const ProtobufCFieldDescriptor *f, const void *v,
-			  int indent)
+static void put_after_key(struct enc *e, const ProtobufCMessage *m,
+			  const ProtobufCFieldDescriptor *f, int indent)
 {
+	const void *v = (const char *)m + f->offset;
+
 	putc(':', e->f);
 	if (!e->json && value_is_block(f, v))
 		newline(e, indent + 1);
 	else
 		putc(' ', e->f);
-	put_value(e, f, v, e->json ? indent : indent + 1);
+	put_value(e, m->descriptor, f, v, e->json ? indent : indent + 1);
 }
 
 static void put_map(struct enc *e, const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f,
@@ -275,8 +297,7 @@ static void put_map(struct enc *e, const ProtobufCMessage *m, const ProtobufCFie
 		else if (i)
 			newline(e, indent);
 		put_key(e, entry);
-		put_after_key(e, vf, (const char *)entry + vf->offset,
-			      e->json ? indent + 1 : indent);
+		put_after_key(e, entry, vf, e->json ? indent + 1 : indent);
 		if (e->json && i + 1 < n)
 			putc(',', e->f);
 	}
@@ -286,50 +307,109 @@ static void put_map(struct enc *e, const ProtobufCMessage *m, const ProtobufCFie
 	}
 }
 
-static void put_fields(struct enc *e, const ProtobufCMessage *m, int indent)
+static void put_field(struct enc *e, const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f,
+		      int in)
+{
+	char name[YAML_NAME_MAX];
+	const char *key = yaml_field_name(m->descriptor, f, name);
+
+	fprintf(e->f, e->json ? "\"%s\"" : "%s", key);
+	if (f->label != PROTOBUF_C_LABEL_REPEATED) {
+		put_after_key(e, m, f, in);
+		return;
+	}
+	putc(':', e->f);
+	if (e->json)
+		putc(' ', e->f);
+	else
+		newline(e, yaml_is_map(f) ? in + 1 : in);
+	if (yaml_is_map(f))
+		put_map(e, m, f, e->json ? in : in + 1);
+	else
+		put_list(e, m, f, in);
+}
+
+/* type_url: of an Any, stands first; else NULL. */
+static void put_fields(struct enc *e, const ProtobufCMessage *m, const char *type_url, int indent)
 {
 	const ProtobufCMessageDescriptor *d = m->descriptor;
-	char name[YAML_NAME_MAX];
+	int in = e->json ? indent + 1 : indent;
 	bool first = true;
 
-	if (!any_set(m)) {
+	if (!type_url && !any_set(m)) {
 		fputs("{}", e->f);
 		return;
 	}
 	if (e->json)
 		putc('{', e->f);
+	if (type_url) {
+		if (e->json)
+			newline(e, in);
+		fputs("\"@type\": ", e->f);
+		put_string(e, type_url);
+		first = false;
+	}
 	for (unsigned i = 0; i < d->n_fields; i++) {
-		const ProtobufCFieldDescriptor *f = &d->fields[i];
-		bool many = f->label == PROTOBUF_C_LABEL_REPEATED;
-		int in = e->json ? indent + 1 : indent;
-
-		if (!is_set(m, f))
+		if (!is_set(m, &d->fields[i]))
 			continue;
 		if (e->json && !first)
 			putc(',', e->f);
 		if (e->json || !first)
 			newline(e, in);
 		first = false;
-		yaml_field_name(d, f, name);
-		fprintf(e->f, e->json ? "\"%s\"" : "%s", name);
-		if (!many) {
-			put_after_key(e, f, (const char *)m + f->offset, in);
-			continue;
-		}
-		putc(':', e->f);
-		if (e->json)
-			putc(' ', e->f);
-		else
-			newline(e, yaml_is_map(f) ? in + 1 : in);
-		if (yaml_is_map(f))
-			put_map(e, m, f, e->json ? in : in + 1);
-		else
-			put_list(e, m, f, in);
+		put_field(e, m, &d->fields[i], in);
 	}
 	if (e->json) {
 		newline(e, indent);
 		putc('}', e->f);
 	}
+}
+
+/* An Any whose message has a form of its own (in NULL: is not known) under the key value. */
+static void put_any_as(struct enc *e, const Google__Protobuf__Any *any, const ProtobufCMessage *in,
+		       int indent)
+{
+	int at = e->json ? indent + 1 : indent;
+
+	if (e->json) {
+		putc('{', e->f);
+		newline(e, at);
+	}
+	fputs("\"@type\": ", e->f);
+	put_string(e, any->type_url ? any->type_url : "");
+	if (in || any->value.len) {
+		if (e->json)
+			putc(',', e->f);
+		newline(e, at);
+		fputs(e->json ? "\"value\":" : "value:", e->f);
+		if (!e->json && in && is_block(in))
+			newline(e, at + 1);
+		else
+			putc(' ', e->f);
+		if (in)
+			put_message(e, in, e->json ? at : at + 1);
+		else
+			put_bytes(e, &any->value);
+	}
+	if (e->json) {
+		newline(e, indent);
+		putc('}', e->f);
+	}
+}
+
+static void put_any(struct enc *e, const Google__Protobuf__Any *any, int indent)
+{
+	const ProtobufCMessageDescriptor *d =
+		e->anys < ANYS_MAX ? weft_cfg_type(any->type_url) : NULL;
+	const ProtobufCMessage *in =
+		d ? weft_wire_unpack(e->a, d, any->value.data, any->value.len, false, NULL) : NULL;
+
+	e->anys++;
+	if (in && yaml_form_of(d) == YAML_PLAIN)
+		put_fields(e, in, any->type_url, indent);
+	else
+		put_any_as(e, any, in, indent);
+	e->anys--;
 }
 
 static void put_any_value(struct enc *e, const Google__Protobuf__Value *v, int indent)
@@ -363,6 +443,14 @@ static void put_duration(struct enc *e, const Google__Protobuf__Duration *v)
 	fprintf(e->f, e->json ? "\"%s\"" : "%s", text);
 }
 
+static void put_time(struct enc *e, const Google__Protobuf__Timestamp *v)
+{
+	char text[48];
+
+	yaml_time_text(v->seconds, v->nanos, text, sizeof(text));
+	put_quoted(e, text);
+}
+
 /* At the place where its text begins; indent is of its lines after the first. */
 static void put_message(struct enc *e, const ProtobufCMessage *m, int indent)
 {
@@ -372,8 +460,14 @@ static void put_message(struct enc *e, const ProtobufCMessage *m, int indent)
 	case YAML_DURATION:
 		put_duration(e, (const Google__Protobuf__Duration *)m);
 		break;
+	case YAML_TIMESTAMP:
+		put_time(e, (const Google__Protobuf__Timestamp *)m);
+		break;
+	case YAML_ANY:
+		put_any(e, (const Google__Protobuf__Any *)m, indent);
+		break;
 	case YAML_WRAPPER:
-		put_value(e, f0, (const char *)m + f0->offset, indent);
+		put_value(e, m->descriptor, f0, (const char *)m + f0->offset, indent);
 		break;
 	case YAML_VALUE:
 		put_any_value(e, (const Google__Protobuf__Value *)m, indent);
@@ -385,11 +479,12 @@ static void put_message(struct enc *e, const ProtobufCMessage *m, int indent)
 		put_map(e, m, f0, indent);
 		break;
 	default:
-		put_fields(e, m, indent);
+		put_fields(e, m, NULL, indent);
 	}
 }
 
-static void put_value(struct enc *e, const ProtobufCFieldDescriptor *f, const void *v, int indent)
+static void put_value(struct enc *e, const ProtobufCMessageDescriptor *d,
+		      const ProtobufCFieldDescriptor *f, const void *v, int indent)
 {
 	const char *s;
 
@@ -420,13 +515,17 @@ static void put_value(struct enc *e, const ProtobufCFieldDescriptor *f, const vo
 		put_double(e, (double)*(const float *)v, 9);
 		break;
 	default:
+		if (is_quoted(e, d, f->type))
+			putc('"', e->f);
 		put_number(e, f->type, v);
+		if (is_quoted(e, d, f->type))
+			putc('"', e->f);
 	}
 }
 
 char *weft_yaml_encode(const ProtobufCMessage *m, bool json)
 {
-	struct enc e = {.json = json};
+	struct enc e = {.json = json, .a = weft_arena_new(0)};
 	char *text = NULL;
 	size_t n;
 
@@ -437,5 +536,6 @@ char *weft_yaml_encode(const ProtobufCMessage *m, bool json)
 	putc('\n', e.f);
 	if (fclose(e.f) != 0)
 		abort();
+	weft_arena_free(e.a);
 	return text;
 }

@@ -8,19 +8,26 @@ bool yaml_is_kube(const ProtobufCMessageDescriptor *d)
 	return !strcmp(d->package_name, "weft.kube");
 }
 
+bool yaml_is_envoy(const ProtobufCMessageDescriptor *d)
+{
+	const char *p = d->package_name;
+
+	return (!strncmp(p, "envoy.", 6) && strstr(p, ".v3")) || !strncmp(p, "xds.", 4) ||
+	       !strncmp(p, "udpa.", 5) || !strncmp(p, "google.", 7);
+}
+
 /* snake_case to lowerCamelCase; Kubernetes writes a last word ip or ips as IP, IPs. */
-const char *yaml_field_name(const ProtobufCMessageDescriptor *d, const ProtobufCFieldDescriptor *f,
-			    char dst[YAML_NAME_MAX])
+static const char *camel(const char *from, bool kube, char dst[YAML_NAME_MAX])
 {
 	size_t n = 0;
 	bool up = false;
 
-	for (const char *p = f->name; *p && n + 1 < YAML_NAME_MAX; p++) {
+	for (const char *p = from; *p && n + 1 < YAML_NAME_MAX; p++) {
 		if (*p == '_') {
 			up = true;
 			continue;
 		}
-		if (up && yaml_is_kube(d) && (!strcmp(p, "ip") || !strcmp(p, "ips")) &&
+		if (up && kube && (!strcmp(p, "ip") || !strcmp(p, "ips")) &&
 		    n + 4 < YAML_NAME_MAX) {
 			memcpy(dst + n, "IPs", 3);
 			n += strlen(p);
@@ -33,17 +40,26 @@ const char *yaml_field_name(const ProtobufCMessageDescriptor *d, const ProtobufC
 	return dst;
 }
 
+const char *yaml_field_name(const ProtobufCMessageDescriptor *d, const ProtobufCFieldDescriptor *f,
+			    char dst[YAML_NAME_MAX])
+{
+	return yaml_is_envoy(d) ? f->name : camel(f->name, yaml_is_kube(d), dst);
+}
+
 const ProtobufCFieldDescriptor *yaml_field_find(const ProtobufCMessageDescriptor *d,
 						const char *key)
 {
+	const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field_by_name(d, key);
 	char name[YAML_NAME_MAX];
+	bool kube;
 
+	if (f)
+		return f;
+	kube = yaml_is_kube(d);
 	for (unsigned i = 0; i < d->n_fields; i++) {
-		const ProtobufCFieldDescriptor *f = &d->fields[i];
-
-		if (f->name[0] != key[0]) /* both forms begin alike */
-			continue;
-		if (!strcmp(f->name, key) || !strcmp(yaml_field_name(d, f, name), key))
+		f = &d->fields[i];
+		if (f->name[0] == key[0] && strchr(f->name, '_') && /* both forms begin alike */
+		    !strcmp(camel(f->name, kube, name), key))
 			return f;
 	}
 	return NULL;
@@ -68,7 +84,17 @@ enum yaml_form yaml_form_of(const ProtobufCMessageDescriptor *d)
 		const char *name;
 		enum yaml_form form;
 	} forms[] = {{"Duration", YAML_DURATION},
+		     {"Timestamp", YAML_TIMESTAMP},
+		     {"Any", YAML_ANY},
+		     {"BoolValue", YAML_WRAPPER},
+		     {"StringValue", YAML_WRAPPER},
+		     {"BytesValue", YAML_WRAPPER},
+		     {"Int32Value", YAML_WRAPPER},
+		     {"Int64Value", YAML_WRAPPER},
 		     {"UInt32Value", YAML_WRAPPER},
+		     {"UInt64Value", YAML_WRAPPER},
+		     {"FloatValue", YAML_WRAPPER},
+		     {"DoubleValue", YAML_WRAPPER},
 		     {"Struct", YAML_STRUCT},
 		     {"Value", YAML_VALUE},
 		     {"ListValue", YAML_VALUES}};

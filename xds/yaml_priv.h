@@ -43,6 +43,9 @@ void yaml_base64_encode(const uint8_t *p, size_t n, char *dst); /* dst: 4 * (n +
 int yaml_duration_parse(const char *s, int64_t *ret_seconds,
 			int32_t *ret_nanos); /* "1h30m", "5s", "1.5s" */
 void yaml_duration_text(int64_t seconds, int32_t nanos, char *dst, size_t cap);
+/* RFC 3339, years 1 to 9999. */
+int yaml_time_parse(const char *s, int64_t *ret_seconds, int32_t *ret_nanos);
+void yaml_time_text(int64_t seconds, int32_t nanos, char *dst, size_t cap);
 
 /* Field names. kube: as Kubernetes writes them (podIPs), for messages of package weft.kube. */
 enum { YAML_NAME_MAX = 64 };
@@ -52,9 +55,18 @@ const ProtobufCFieldDescriptor *yaml_field_find(const ProtobufCMessageDescriptor
 						const char *key);
 bool yaml_is_map(const ProtobufCFieldDescriptor *f);
 bool yaml_is_kube(const ProtobufCMessageDescriptor *d);
-/* Messages with a form of their own: google.protobuf.Duration, UInt32Value, Struct, Value,
- * ListValue. */
-enum yaml_form { YAML_PLAIN, YAML_DURATION, YAML_WRAPPER, YAML_STRUCT, YAML_VALUE, YAML_VALUES };
+bool yaml_is_envoy(const ProtobufCMessageDescriptor *d); /* written in snake_case, as Envoy does */
+/* Messages with a form of their own: those of google.protobuf but Empty. */
+enum yaml_form {
+	YAML_PLAIN,
+	YAML_DURATION,
+	YAML_TIMESTAMP,
+	YAML_WRAPPER,
+	YAML_STRUCT,
+	YAML_VALUE,
+	YAML_VALUES,
+	YAML_ANY
+};
 enum yaml_form yaml_form_of(const ProtobufCMessageDescriptor *d);
 size_t yaml_sizeof(ProtobufCType t); /* of one element in memory */
 

@@ -59,9 +59,13 @@ bool yaml_value_int(struct dec *d, const struct weft_path *at, const struct yev 
 bool yaml_value_float(struct dec *d, const struct weft_path *at, const struct yev *e,
 		      ProtobufCType type, void *dst)
 {
-	enum yaml_sort sort = yaml_scalar_sort(e);
+	struct yev number = *e;
+	enum yaml_sort sort;
 	double v;
 	char *end;
+
+	number.plain = true; /* protobuf's JSON form allows "1.5" */
+	sort = yaml_scalar_sort(&number);
 
 	if (sort == YAML_STRING && !strcmp(e->v, "NaN"))
 		v = NAN;
@@ -90,6 +94,9 @@ bool yaml_value_enum(struct dec *d, const struct weft_path *at, const struct yev
 	const char *near = NULL, *names[NAMES_MAX];
 	size_t n = 0, used = 0;
 
+	if (e->plain && strcmp(desc->package_name, "weft.kube") != 0 &&
+	    yaml_scalar_sort(e) == YAML_INT)
+		return yaml_value_int(d, at, e, PROTOBUF_C_TYPE_INT32, dst);
 	for (unsigned i = 0; i < desc->n_values; i++) {
 		if (!strcmp(desc->values[i].name, e->v) && strlen(e->v) == e->n) {
 			memcpy(dst, &desc->values[i].value, 4);
@@ -110,8 +117,8 @@ bool yaml_value_enum(struct dec *d, const struct weft_path *at, const struct yev
 			 near ? near : "", near ? "?" : "");
 }
 
-bool yaml_value_string(struct dec *d, const struct weft_path *at, const struct yev *e,
-		       bool number_too, char **dst)
+bool yaml_value_string(struct dec *d, const struct weft_path *at, const struct yev *e, bool int_too,
+		       bool float_too, char **dst)
 {
 	enum yaml_sort sort = yaml_scalar_sort(e);
 	char is[SHOW_MAX];
@@ -121,7 +128,8 @@ bool yaml_value_string(struct dec *d, const struct weft_path *at, const struct y
 				 yaml_scalar_show(e, is, sizeof(is)));
 	if (sort == YAML_NULL)
 		return yaml_wrong(d, at, e, "a string");
-	if (sort != YAML_STRING && !(number_too && sort == YAML_INT))
+	if (sort != YAML_STRING && !(int_too && sort == YAML_INT) &&
+	    !(float_too && sort == YAML_FLOAT)) /* as Envoy reads 1.5 */
 		return yaml_fail(d, at, e, "must be a string, is %s; write it in quotes",
 				 yaml_scalar_show(e, is, sizeof(is)));
 	*dst = weft_arena_memdup(d->t->a, e->v, e->n + 1);
@@ -159,6 +167,16 @@ bool yaml_value_duration(struct dec *d, const struct weft_path *at, const struct
 		return yaml_fail(d, at, e, "duration above 100 years: %.40s", e->v);
 	if (r < 0)
 		return yaml_wrong(d, at, e, "a duration such as 90s or 1h30m");
+	m->has_seconds = true;
+	m->has_nanos = m->nanos != 0;
+	return true;
+}
+
+bool yaml_value_time(struct dec *d, const struct weft_path *at, const struct yev *e,
+		     Google__Protobuf__Timestamp *m)
+{
+	if (e->type != YEV_SCALAR || yaml_time_parse(e->v, &m->seconds, &m->nanos) < 0)
+		return yaml_wrong(d, at, e, "a time such as 2026-01-31T12:00:00Z");
 	m->has_seconds = true;
 	m->has_nanos = m->nanos != 0;
 	return true;
