@@ -21,22 +21,21 @@ enum {
 /* Each has its text for %RESPONSE_CODE_DETAILS% (Envoy's where Envoy has one) and a status. */
 enum weft_h1_error {
 	WEFT_H1_OK,
-	WEFT_H1_E_CODEC,	    /* broken line structure or start line */
-	WEFT_H1_E_METHOD,	    /* not a known method */
-	WEFT_H1_E_VERSION,	    /* neither HTTP/1.0 nor 1.1 */
-	WEFT_H1_E_LOW_VERSION,	    /* HTTP/1.0 where it is not allowed */
-	WEFT_H1_E_URL,		    /* request target */
-	WEFT_H1_E_SCHEME,	    /* of an absolute target: neither http nor https */
-	WEFT_H1_E_CHARACTERS,	    /* in a field name or value */
-	WEFT_H1_E_TOO_LARGE,	    /* header block or trailers */
-	WEFT_H1_E_TOO_MANY,	    /* fields */
-	WEFT_H1_E_HOST_MISSING,	    /* in an HTTP/1.1 request */
-	WEFT_H1_E_HOST,		    /* twice, or not an authority */
-	WEFT_H1_E_LENGTH,	    /* Content-Length: not a number, or twice */
-	WEFT_H1_E_LENGTH_CHUNKED,   /* Content-Length beside Transfer-Encoding */
-	WEFT_H1_E_CODING,	    /* Transfer-Encoding other than chunked */
-	WEFT_H1_E_CODING_TWICE,	    /* more than one field, or in HTTP/1.0 */
-	WEFT_H1_E_BODY,		    /* a body where none may be (CONNECT) */
+	WEFT_H1_E_CODEC,	  /* broken line structure or start line */
+	WEFT_H1_E_METHOD,	  /* not a known method */
+	WEFT_H1_E_VERSION,	  /* of HTTP: not 1.1, nor 1.0 where that is allowed */
+	WEFT_H1_E_URL,		  /* authority of the target */
+	WEFT_H1_E_PATH,		  /* of the target: does not begin with a slash */
+	WEFT_H1_E_SCHEME,	  /* of an absolute target: neither http nor https */
+	WEFT_H1_E_CHARACTERS,	  /* in a field name or value */
+	WEFT_H1_E_TOO_LARGE,	  /* header block or trailers */
+	WEFT_H1_E_TOO_MANY,	  /* fields */
+	WEFT_H1_E_HOST_MISSING,	  /* in an HTTP/1.1 request */
+	WEFT_H1_E_HOST,		  /* twice, or not an authority */
+	WEFT_H1_E_LENGTH,	  /* Content-Length: not a number, or twice */
+	WEFT_H1_E_LENGTH_CHUNKED, /* Content-Length beside Transfer-Encoding */
+	WEFT_H1_E_CODING, /* Transfer-Encoding: not chunked, twice, in HTTP/1.0 or CONNECT */
+	WEFT_H1_E_BODY,	  /* a body where none may be (CONNECT) */
 	WEFT_H1_E_CODING_FORBIDDEN, /* Transfer-Encoding in 1xx or 204 */
 	WEFT_H1_E_LENGTH_FORBIDDEN, /* Content-Length in 1xx or 204 */
 	WEFT_H1_E_CHUNK,	    /* chunk framing */
@@ -46,14 +45,13 @@ enum weft_h1_error {
 	WEFT_H1_ERRORS,
 };
 const char *weft_h1_error_text(enum weft_h1_error e); /* stable: "http1.codec_error" */
-int weft_h1_error_status(enum weft_h1_error e);	      /* what an edge answers: 400, 431, 501, 505 */
+int weft_h1_error_status(enum weft_h1_error e); /* what an edge answers: 400, 404, 426, 431, 501 */
 
 struct weft_h1_conf {
 	bool response;		 /* parses responses */
 	bool http10;		 /* requests of HTTP/1.0 are taken (accept_http_10) */
 	bool any_method;	 /* any token (allow_custom_methods) */
-	bool no_absolute;	 /* absolute-form targets stay as they are: Envoy's
-				    allow_absolute_url false; form is then ABSOLUTE all the same */
+	bool asterisk;		 /* OPTIONS * is let through; Envoy answers it 404 */
 	uint32_t max_head_bytes; /* 0: WEFT_H1_HEAD_BYTES; also of trailers */
 	uint32_t max_headers;	 /* 0: WEFT_H1_HEADERS; also of trailers */
 	uint32_t max_chunk_ext;	 /* 0: WEFT_H1_CHUNK_EXT_BYTES */

@@ -68,8 +68,8 @@ static int split_absolute(const struct weft_h1 *p, struct weft_h1_head *h)
 	const char *s = h->target.p, *end = s + h->target.n, *colon = memchr(s, ':', h->target.n);
 	const char *slash;
 
-	if (!colon || end - colon < 4 || colon[1] != '/' || colon[2] != '/')
-		return -WEFT_H1_E_URL;
+	if (!colon || colon == s || end - colon < 4 || colon[1] != '/' || colon[2] != '/')
+		return -WEFT_H1_E_CODEC;
 	h->form = WEFT_H1_ABSOLUTE;
 	h->scheme = (struct weft_h1_slice){s, (uint32_t)(colon - s)};
 	if (!weft_h1_same(s, h->scheme.n, LIT("http")) &&
@@ -80,6 +80,8 @@ static int split_absolute(const struct weft_h1 *p, struct weft_h1_head *h)
 		;
 	h->authority = (struct weft_h1_slice){s, (uint32_t)(slash - s)};
 	h->path = (struct weft_h1_slice){slash, (uint32_t)(end - slash)};
+	if (slash < end && *slash == '?')
+		return -WEFT_H1_E_PATH;
 	return is_authority(s, h->authority.n, false) ? 0 : -WEFT_H1_E_URL;
 }
 
@@ -96,14 +98,15 @@ int weft_h1_split_target(const struct weft_h1 *p, struct weft_h1_head *h)
 	if (h->target.p[0] != '*')
 		return split_absolute(p, h);
 	h->form = WEFT_H1_ASTERISK;
-	return h->target.n == 1 && h->method.n == 7 && !memcmp(h->method.p, "OPTIONS", 7)
-		       ? 0
-		       : -WEFT_H1_E_URL;
+	if (h->target.n != 1 || h->method.n != 7 || memcmp(h->method.p, "OPTIONS", 7))
+		return -WEFT_H1_E_PATH;
+	return p->conf->asterisk ? 0 : -WEFT_H1_E_PATH;
 }
 
 struct found {
 	const struct weft_h1_header *length, *upgrade;
-	bool coding, close, keep_alive, named_upgrade;
+	int codings;
+	bool bad_coding, close, keep_alive, named_upgrade;
 };
 
 static int length_of(const struct weft_h1_header *f, int64_t *ret)
@@ -141,16 +144,6 @@ static void connection_options(const struct weft_h1_header *f, struct found *o)
 	}
 }
 
-static int coding(const struct weft_h1_header *f, struct found *o)
-{
-	if (!weft_h1_same(f->value, f->value_len, LIT("chunked")))
-		return -WEFT_H1_E_CODING;
-	if (o->coding)
-		return -WEFT_H1_E_CODING_TWICE;
-	o->coding = true;
-	return 0;
-}
-
 static int one_field(struct weft_h1_head *h, uint32_t i, struct found *o)
 {
 	const struct weft_h1_header *f = &h->v[i];
@@ -184,8 +177,10 @@ static int one_field(struct weft_h1_head *h, uint32_t i, struct found *o)
 		o->length = f;
 		return length_of(f, &h->content_length);
 	case 17:
-		if (weft_h1_same(f->name, 17, LIT("transfer-encoding")))
-			return coding(f, o);
+		if (!weft_h1_same(f->name, 17, LIT("transfer-encoding")))
+			break;
+		o->codings++;
+		o->bad_coding |= !weft_h1_same(f->value, f->value_len, LIT("chunked"));
 		break;
 	default:
 		break;
@@ -201,11 +196,11 @@ static int all_fields(struct weft_h1_head *h, struct found *o)
 		r = one_field(h, i, o);
 	if (r)
 		return r;
-	if (o->coding && o->length)
+	if (o->codings && o->length)
 		return -WEFT_H1_E_LENGTH_CHUNKED;
-	if (o->coding && !h->minor)
-		return -WEFT_H1_E_CODING_TWICE;
-	h->chunked = o->coding;
+	if (o->bad_coding || o->codings > h->minor) /* once, and never in HTTP/1.0 */
+		return -WEFT_H1_E_CODING;
+	h->chunked = o->codings;
 	h->keep_alive = !o->close && (h->minor || o->keep_alive);
 	h->upgrade = o->upgrade && o->named_upgrade;
 	return 0;
@@ -223,7 +218,7 @@ int weft_h1_check_request(const struct weft_h1 *p, struct weft_h1_head *h)
 	if (r)
 		return r;
 	if (h->connect && (h->chunked || h->content_length > 0))
-		return -WEFT_H1_E_BODY;
+		return h->chunked ? -WEFT_H1_E_CODING : -WEFT_H1_E_BODY;
 	if (h->host < 0)
 		return h->minor ? -WEFT_H1_E_HOST_MISSING : 0;
 	/* an empty Host is right where the target has no authority: RFC 9112 §3.2 */

@@ -117,32 +117,39 @@ static ssize_t fields(const struct weft_h1 *p, const char *s, const char *end,
 	return 0;
 }
 
+static bool digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
 /* "HTTP/1.0" or "HTTP/1.1" at s: 1; 0: need more. */
 static int version(const char *s, const char *end, uint8_t *ret_minor)
 {
-	static const char want[] = "HTTP/1.";
+	static const char want[] = "HTTP/";
 	size_t n = (size_t)(end - s) < sizeof(want) - 1 ? (size_t)(end - s) : sizeof(want) - 1;
 
 	if (memcmp(s, want, n))
-		return -WEFT_H1_E_VERSION;
+		return -WEFT_H1_E_CODEC;
 	if (end - s < VERSION_LEN)
 		return 0;
-	if (s[VERSION_LEN - 1] != '0' && s[VERSION_LEN - 1] != '1')
+	if (!digit(s[5]) || s[6] != '.' || !digit(s[7]))
+		return -WEFT_H1_E_CODEC;
+	if (s[5] != '1' || s[7] > '1')
 		return -WEFT_H1_E_VERSION;
-	*ret_minor = (uint8_t)(s[VERSION_LEN - 1] - '0');
+	*ret_minor = (uint8_t)(s[7] - '0');
 	return 1;
 }
 
-/* Up to the space, which is passed. 0: need more. */
+/* Up to the space, which is passed. 0: need more; < 0: minus an error. */
 static int word(const char **s, const char *end, uint8_t classes, struct weft_h1_slice *ret)
 {
 	const char *from = *s, *to = class_end(from, end, classes);
 
 	if (to == end)
 		return 0;
-	if (to == from || *to != ' ')
-		return -1;
 	*ret = (struct weft_h1_slice){from, (uint32_t)(to - from)};
+	if (to == from || *to != ' ')
+		return *to && *to != 0x7f ? -WEFT_H1_E_CODEC : -WEFT_H1_E_CHARACTERS;
 	*s = to + 1;
 	return 1;
 }
@@ -154,17 +161,17 @@ static ssize_t request_line(const struct weft_h1 *p, const char *s, const char *
 	int r = word(&s, end, CLASS_TOKEN, &h->method);
 
 	if (r <= 0)
-		return r ? -WEFT_H1_E_CODEC : 0;
+		return r;
 	if (!p->conf->any_method && !weft_h1_known_method(h->method.p, h->method.n))
 		return -WEFT_H1_E_METHOD;
 	r = word(&s, end, CLASS_TARGET, &h->target);
 	if (r <= 0)
-		return r ? -WEFT_H1_E_URL : 0;
+		return r;
 	r = version(s, end, &h->minor);
 	if (r <= 0)
 		return r;
 	if (!h->minor && !p->conf->http10)
-		return -WEFT_H1_E_LOW_VERSION;
+		return -WEFT_H1_E_VERSION;
 	s += VERSION_LEN;
 	r = line_end(s, end);
 	if (r <= 0)
