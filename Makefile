@@ -31,7 +31,7 @@ CFLAGS  := -std=gnu17 -D_GNU_SOURCE -fPIE -fstack-protector-strong $(OPT_$(BUILD
 LDFLAGS := -pie -Wl,-z,relro,-z,now,--as-needed $(filter -fsanitize=% --coverage,$(OPT_$(BUILD)))
 # looked up only when something is compiled, so that `make deps` works on a bare machine
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
-PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PKGS)) -lm)$(PKG_LIBS)
 
 # ---- what there is: a folder is an archive, found by wildcard; a program is its main.c plus its archives in layer order
 FOLDERS   := proxy/core proxy/codec proxy/net proxy/session xds proxy/policy proxy/upstream proxy/upstream/lb proxy/l4 proxy/l4/filters \

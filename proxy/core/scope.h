@@ -20,8 +20,10 @@ struct weft_scope_class {
 	const char *tag; /* "envoy_cluster_name"; NULL: one of a kind, no NAME in the text */
 	const struct weft_scope_item *v;
 	size_t n;
-	bool codes;	       /* has CODE counters: "<code_item>_200" and "<code_item>_2xx" */
+	bool codes;	       /* has CODE counters: "<code_item>_200", "_2xx" and "_completed" */
 	const char *code_item; /* "upstream_rq" */
+	/* Of NAMEs in two parts, "ADDRESS.http.PREFIX": infix "http" and the second part's tag. */
+	const char *infix, *tag2;
 };
 struct weft_scope;
 /* Refcounted by name: the same class and name give the same scope and numbers. Any thread (takes
@@ -33,13 +35,15 @@ const char *weft_scope_name(const struct weft_scope *s);
 /* item: index in the class. Any thread, no lock. A NULL scope is fine: nothing happens. */
 void weft_scope_add(struct weft_scope *s, unsigned item, int64_t n);
 void weft_scope_set(struct weft_scope *s, unsigned item, int64_t v);
-int64_t weft_scope_value(const struct weft_scope *s, unsigned item);
+int64_t weft_scope_value(const struct weft_scope *s, unsigned item);	 /* histogram: its count */
 void weft_scope_record(struct weft_scope *s, unsigned item, uint64_t v); /* histogram */
 void weft_scope_code(struct weft_scope *s,
 		     unsigned http_status); /* 100..599: counts the code and its class */
 /* Dynamic names inside a scope (per-route stats, grpc methods): made on first use, at most 10,000 a
  * scope. */
 void weft_scope_add_named(struct weft_scope *s, const char *item, int64_t n);
+void weft_scope_record_named(struct weft_scope *s, const char *item, uint64_t v); /* histogram */
+int64_t weft_scope_value_named(const struct weft_scope *s, const char *item);	  /* 0: not there */
 /* One-off counters and gauges whose full name is given ("server.live"): never removed. */
 void weft_scope_global_set(const char *full_name, enum weft_scope_kind kind, int64_t v);
 void weft_scope_global_add(const char *full_name, enum weft_scope_kind kind, int64_t n);
@@ -56,6 +60,8 @@ int weft_scope_json(struct evbuffer *out,
 		    const struct weft_scope_query *q); /* /stats?format=json */
 int weft_scope_prometheus(struct evbuffer *out,
 			  const struct weft_scope_query *q); /* /stats/prometheus */
-void weft_scope_reset_counters(void);
+void weft_scope_reset_counters(void);			     /* histograms too, as Envoy */
+/* Ends an interval of the histograms; call once a stats_flush_interval (5 s). Main thread. */
+void weft_scope_flush(void);
 /* Total memory and number of scopes, for /memory. */
 size_t weft_scope_bytes(void);

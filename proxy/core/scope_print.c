@@ -1,0 +1,288 @@
+/* Statistics as Envoy's admin prints them: text and JSON. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "proxy/core/arena.h"
+#include "proxy/core/scope_priv.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <inttypes.h>
+#include <math.h>
+#include <pcre2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MATCH_LIMIT = 100000 };
+struct scope_match {
+	bool used_only, kinds[3];
+	pcre2_code *regex;
+	pcre2_match_data *data;
+	pcre2_match_context *ctx;
+};
+
+int scope_match_new(const struct weft_scope_query *q, struct scope_match **ret)
+{
+	struct scope_match *m = weft_xcalloc(1, sizeof(*m));
+	const char *t = q->type ? q->type : "All";
+	PCRE2_SIZE at;
+	int err;
+
+	*ret = m;
+	m->used_only = q->used_only;
+	m->kinds[WEFT_COUNTER] = !strcmp(t, "All") || !strcmp(t, "Counters");
+	m->kinds[WEFT_GAUGE] = !strcmp(t, "All") || !strcmp(t, "Gauges");
+	m->kinds[WEFT_HISTOGRAM] = !strcmp(t, "All") || !strcmp(t, "Histograms");
+	if (!q->filter)
+		return 0;
+	m->regex = pcre2_compile((PCRE2_SPTR)q->filter, PCRE2_ZERO_TERMINATED, 0, &err, &at, NULL);
+	if (!m->regex) {
+		scope_match_free(m);
+		*ret = NULL;
+		return -EINVAL;
+	}
+	m->data = pcre2_match_data_create(1, NULL);
+	m->ctx = pcre2_match_context_create(NULL);
+	if (!m->data || !m->ctx)
+		abort();
+	pcre2_set_match_limit(m->ctx, MATCH_LIMIT);
+	return 0;
+}
+
+void scope_match_free(struct scope_match *m)
+{
+	if (!m)
+		return;
+	pcre2_match_context_free(m->ctx);
+	pcre2_match_data_free(m->data);
+	pcre2_code_free(m->regex);
+	free(m);
+}
+
+bool scope_match_kind(const struct scope_match *m, enum weft_scope_kind k)
+{
+	return m->kinds[k];
+}
+
+bool scope_match(const struct scope_match *m, const struct scope_number *n, const char *full_name,
+		 size_t len)
+{
+	if (!m->kinds[n->kind] || (m->used_only && !n->used))
+		return false;
+	return !m->regex ||
+	       pcre2_match(m->regex, (PCRE2_SPTR)full_name, len, 0, 0, m->data, m->ctx) >= 0;
+}
+
+/* ---- walking in order of name */
+struct print {
+	struct evbuffer *out;
+	struct scope_match *match;
+	bool histograms, json, first;
+	void (*one)(struct print *p, const char *name, const struct scope_number *n);
+	char *name; /* the full one */
+	size_t cap;
+	const struct weft_scope_class *cls; /* of order */
+	unsigned *order;		    /* its items by name */
+};
+
+static const struct weft_scope_class *sorting; /* under the registry's lock */
+static int by_item(const void *a, const void *b)
+{
+	return strcmp(sorting->v[*(const unsigned *)a].name, sorting->v[*(const unsigned *)b].name);
+}
+
+static void order_of(struct print *p, const struct weft_scope_class *cls)
+{
+	if (p->cls == cls)
+		return;
+	free(p->order);
+	p->cls = sorting = cls;
+	p->order = weft_xcalloc(cls->n, sizeof(*p->order));
+	for (unsigned i = 0; i < cls->n; i++)
+		p->order[i] = i;
+	qsort(p->order, cls->n, sizeof(*p->order), by_item);
+}
+
+static void print_one(struct print *p, size_t prefix, const struct scope_number *n)
+{
+	size_t len = strlen(n->item);
+
+	if ((n->kind == WEFT_HISTOGRAM) != p->histograms)
+		return;
+	if (prefix + len + 1 > p->cap) {
+		p->cap = 2 * (prefix + len + 1);
+		p->name = weft_xrealloc(p->name, p->cap);
+	}
+	memcpy(p->name + prefix, n->item, len + 1);
+	if (scope_match(p->match, n, p->name, prefix + len))
+		p->one(p, p->name, n);
+}
+
+/* Items of the class and numbers by name are both in order: merged. */
+static void print_scope(struct print *p, const struct weft_scope *s)
+{
+	const struct weft_scope_class *cls = scope_class(s);
+	size_t prefix = scope_prefix_len(s), n = 0, at = 0;
+	struct scope_number *extra = scope_extra(s, &n);
+
+	order_of(p, cls);
+	if (prefix + 1 > p->cap) {
+		p->cap = prefix + 128;
+		p->name = weft_xrealloc(p->name, p->cap);
+	}
+	scope_prefix(s, p->name, p->cap);
+	for (unsigned i = 0; i < cls->n; i++) {
+		struct scope_number k = scope_item(s, p->order[i]);
+
+		while (at < n && strcmp(extra[at].item, k.item) < 0)
+			print_one(p, prefix, &extra[at++]);
+		print_one(p, prefix, &k);
+	}
+	while (at < n)
+		print_one(p, prefix, &extra[at++]);
+	scope_extra_free(extra, n);
+}
+
+static void print_all(struct print *p)
+{
+	struct scope_list l = scope_list_lock();
+
+	for (size_t i = 0; i < l.n; i++)
+		print_scope(p, l.v[i]);
+	scope_list_unlock(&l);
+	free(p->order);
+	free(p->name);
+	p->order = NULL;
+	p->name = NULL;
+	p->cls = NULL;
+	p->cap = 0;
+}
+
+/* ---- text */
+static void text_double(struct evbuffer *out, double v)
+{
+	if (isnan(v))
+		evbuffer_add(out, "nan", 3);
+	else
+		evbuffer_add_printf(out, "%g", v);
+}
+
+static void text_hist(struct print *p, const char *name, const struct scope_number *n)
+{
+	double interval[SCOPE_QUANTILES], all[SCOPE_QUANTILES];
+
+	evbuffer_add_printf(p->out, "%s:", name);
+	if (!n->hist || !hist_count(n->hist)) {
+		evbuffer_add_printf(p->out, " No recorded values\n");
+		return;
+	}
+	hist_quantiles(n->hist, true, interval);
+	hist_quantiles(n->hist, false, all);
+	for (unsigned i = 0; i < SCOPE_QUANTILES; i++) {
+		evbuffer_add_printf(p->out, " P%g(", scope_quantiles[i]);
+		text_double(p->out, interval[i]);
+		evbuffer_add(p->out, ",", 1);
+		text_double(p->out, all[i]);
+		evbuffer_add(p->out, ")", 1);
+	}
+	evbuffer_add(p->out, "\n", 1);
+}
+
+static void text_one(struct print *p, const char *name, const struct scope_number *n)
+{
+	if (n->kind == WEFT_HISTOGRAM)
+		text_hist(p, name, n);
+	else
+		evbuffer_add_printf(p->out, "%s: %" PRId64 "\n", name, n->value);
+}
+
+int weft_scope_text(struct evbuffer *out, const struct weft_scope_query *q)
+{
+	struct print p = {.out = out, .one = text_one};
+	int err = scope_match_new(q, &p.match);
+
+	if (err)
+		return err;
+	print_all(&p);
+	p.histograms = true;
+	if (scope_match_kind(p.match, WEFT_HISTOGRAM))
+		print_all(&p);
+	scope_match_free(p.match);
+	return 0;
+}
+
+/* ---- JSON */
+static void json_string(struct evbuffer *out, const char *s)
+{
+	evbuffer_add(out, "\"", 1);
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c == '"' || c == '\\')
+			evbuffer_add_printf(out, "\\%c", c);
+		else if (c < 0x20)
+			evbuffer_add_printf(out, "\\u%04x", c);
+		else
+			evbuffer_add(out, s, 1);
+	}
+	evbuffer_add(out, "\"", 1);
+}
+
+static void json_double(struct evbuffer *out, double v)
+{
+	if (isnan(v))
+		evbuffer_add(out, "null", 4);
+	else
+		evbuffer_add_printf(out, "%g", v);
+}
+
+static void json_one(struct print *p, const char *name, const struct scope_number *n)
+{
+	double interval[SCOPE_QUANTILES], all[SCOPE_QUANTILES];
+
+	evbuffer_add_printf(p->out, "%s{\"name\":", p->first ? "" : ",");
+	p->first = false;
+	json_string(p->out, name);
+	if (n->kind != WEFT_HISTOGRAM) {
+		evbuffer_add_printf(p->out, ",\"value\":%" PRId64 "}", n->value);
+		return;
+	}
+	for (unsigned i = 0; i < SCOPE_QUANTILES; i++)
+		interval[i] = all[i] = NAN;
+	if (n->hist) {
+		hist_quantiles(n->hist, true, interval);
+		hist_quantiles(n->hist, false, all);
+	}
+	evbuffer_add_printf(p->out, ",\"values\":[");
+	for (unsigned i = 0; i < SCOPE_QUANTILES; i++) {
+		evbuffer_add_printf(p->out, "%s{\"interval\":", i ? "," : "");
+		json_double(p->out, interval[i]);
+		evbuffer_add_printf(p->out, ",\"cumulative\":");
+		json_double(p->out, all[i]);
+		evbuffer_add(p->out, "}", 1);
+	}
+	evbuffer_add(p->out, "]}", 2);
+}
+
+int weft_scope_json(struct evbuffer *out, const struct weft_scope_query *q)
+{
+	struct print p = {.out = out, .one = json_one, .first = true};
+	int err = scope_match_new(q, &p.match);
+
+	if (err)
+		return err;
+	evbuffer_add_printf(out, "{\"stats\":[");
+	print_all(&p);
+	if (scope_match_kind(p.match, WEFT_HISTOGRAM)) {
+		evbuffer_add_printf(out, "%s{\"histograms\":{\"supported_quantiles\":[",
+				    p.first ? "" : ",");
+		for (unsigned i = 0; i < SCOPE_QUANTILES; i++)
+			evbuffer_add_printf(out, "%s%g", i ? "," : "", scope_quantiles[i]);
+		evbuffer_add_printf(out, "],\"computed_quantiles\":[");
+		p.histograms = p.first = true;
+		print_all(&p);
+		evbuffer_add_printf(out, "]}}");
+	}
+	evbuffer_add_printf(out, "]}");
+	scope_match_free(p.match);
+	return 0;
+}
