@@ -109,11 +109,20 @@ struct found {
 	bool bad_coding, close, keep_alive, named_upgrade;
 };
 
+/* Some take a tab beside a framing value as part of it. */
+static bool tab_around(const struct weft_h1_header *f)
+{
+	const char *from = f->name + f->name_len + 1, *end = f->value + f->value_len;
+
+	return memchr(from, '\t', (size_t)(f->value - from)) || *end == '\t' ||
+	       (*end == ' ' && end[strspn(end, " ")] == '\t');
+}
+
 static int length_of(const struct weft_h1_header *f, int64_t *ret)
 {
 	int64_t n = 0;
 
-	if (!f->value_len || f->value_len > LENGTH_DIGITS)
+	if (!f->value_len || f->value_len > LENGTH_DIGITS || tab_around(f))
 		return -WEFT_H1_E_LENGTH;
 	for (uint32_t i = 0; i < f->value_len; i++) {
 		if (f->value[i] < '0' || f->value[i] > '9')
@@ -180,7 +189,8 @@ static int one_field(struct weft_h1_head *h, uint32_t i, struct found *o)
 		if (!weft_h1_same(f->name, 17, LIT("transfer-encoding")))
 			break;
 		o->codings++;
-		o->bad_coding |= !weft_h1_same(f->value, f->value_len, LIT("chunked"));
+		o->bad_coding |=
+			tab_around(f) || !weft_h1_same(f->value, f->value_len, LIT("chunked"));
 		break;
 	default:
 		break;
