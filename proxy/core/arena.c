@@ -94,10 +94,8 @@ struct weft_arena *weft_arena_new(size_t chunk_bytes)
 	return a;
 }
 
-void weft_arena_free(struct weft_arena *a)
+static void run_cleanups(struct weft_arena *a)
 {
-	if (!a)
-		return;
 	/* a clean-up may register another one: always take the head */
 	while (a->cleanups) {
 		struct cleanup *c = a->cleanups;
@@ -105,14 +103,49 @@ void weft_arena_free(struct weft_arena *a)
 		a->cleanups = c->next;
 		c->fn(c->arg);
 	}
-	while (a->chunks) {
-		struct chunk *c = a->chunks;
+}
 
-		a->chunks = c->next;
+static void free_chunks(struct weft_arena *a, struct chunk *c)
+{
+	while (c) {
+		struct chunk *next = c->next;
+
+		a->bytes -= c->size;
 		UNPOISON(c, c->size);
 		free(c);
+		c = next;
 	}
+}
+
+void weft_arena_free(struct weft_arena *a)
+{
+	if (!a)
+		return;
+	run_cleanups(a);
+	free_chunks(a, a->chunks);
 	free(a);
+}
+
+void weft_arena_reset(struct weft_arena *a)
+{
+	struct chunk *c;
+
+	run_cleanups(a);
+	c = a->chunks;
+	if (!c)
+		return;
+	/* the block being filled: the only one of which the used part is known */
+	free_chunks(a, c->next);
+	c->next = NULL;
+	if (c->size > 2 * a->chunk_bytes) {
+		free_chunks(a, c);
+		a->chunks = NULL;
+	} else {
+		UNPOISON(c->data, c->size - sizeof(*c));
+		memset(c->data, 0, a->used);
+		POISON(c->data, c->size - sizeof(*c));
+	}
+	a->used = 0;
 }
 
 static struct chunk *chunk_new(struct weft_arena *a, size_t data_bytes)
@@ -154,7 +187,7 @@ void *weft_arena_alloc(struct weft_arena *a, size_t n)
 	p = c->data + a->used;
 	a->used += need;
 	UNPOISON(p, n);
-	return p; /* chunks come zeroed from calloc and are never reused */
+	return p; /* chunks come zeroed from calloc or reset */
 }
 
 void *weft_arena_memdup(struct weft_arena *a, const void *p, size_t n)

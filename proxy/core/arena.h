@@ -6,6 +6,8 @@ struct weft_arena;
 
 struct weft_arena *weft_arena_new(size_t chunk_bytes); /* 0: 4096 */
 void weft_arena_free(struct weft_arena *a); /* runs clean-ups, last first; NULL is fine */
+/* As free and new, but one block is kept: what makes and drops many arenas keeps a few. */
+void weft_arena_reset(struct weft_arena *a);
 
 /* Zeroed, aligned to 16. Aborts when memory is out. Requests above 1 GiB return NULL. */
 void *weft_arena_alloc(struct weft_arena *a, size_t n);

@@ -22,7 +22,14 @@ struct post {
 	void *arg;
 };
 
+struct part {
+	struct part *next;
+	const struct weft_worker_part *what;
+	_Alignas(16) unsigned char data[];
+};
+
 struct weft_worker_priv {
+	struct part *parts;
 	_Atomic(struct post *) posts; /* newest first; taken whole by the worker */
 	_Atomic bool stop;
 	struct event *wake;
@@ -186,6 +193,33 @@ void weft_worker_join(struct weft_worker *w)
 	w->priv->started = false;
 }
 
+void *weft_worker_part(struct weft_worker *w, const struct weft_worker_part *what)
+{
+	struct part *p;
+
+	for (p = w->priv->parts; p; p = p->next)
+		if (p->what == what)
+			return p->data;
+	p = weft_xcalloc(1, sizeof(*p) + what->size);
+	p->what = what;
+	p->next = w->priv->parts;
+	w->priv->parts = p;
+	return p->data;
+}
+
+static void free_parts(struct weft_worker *w)
+{
+	struct part *p;
+
+	/* a later part may use an earlier one */
+	while ((p = w->priv->parts)) {
+		if (p->what->done)
+			p->what->done(w, p->data);
+		w->priv->parts = p->next;
+		free(p);
+	}
+}
+
 void weft_worker_free(struct weft_worker *w)
 {
 	if (!w)
@@ -193,6 +227,7 @@ void weft_worker_free(struct weft_worker *w)
 	assert(!w->priv->started);
 	while (atomic_load(&w->priv->posts))
 		run_posts(w);
+	free_parts(w);
 	event_free(w->priv->wake);
 	close(w->priv->wake_fd);
 	event_base_free(w->base);

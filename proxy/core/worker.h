@@ -1,13 +1,14 @@
 /* Threads with an event loop each. They speak only by weft_worker_post. */
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct event_base;
 struct weft_worker {
-	struct event_base *base; /* owned */
-	int id;			 /* 0..n-1; -1: the main thread's */
-	void *owner;		 /* the program's per-worker state */
+	struct event_base *base;	 /* owned */
+	int id;				 /* 0..n-1; -1: the main thread's */
+	void *owner;			 /* the program's per-worker state */
 	struct weft_wclusters *clusters; /* proxy/upstream's table of this worker; NULL */
 	struct weft_worker_priv *priv;
 };
@@ -23,5 +24,13 @@ int weft_worker_run(struct weft_worker *w);   /* the loop, on the calling thread
 void weft_worker_stop(struct weft_worker *w); /* any thread */
 void weft_worker_join(struct weft_worker *w);
 void weft_worker_free(struct weft_worker *w); /* after join; pending posts are run first */
-uint64_t weft_now_ns(void);		      /* CLOCK_MONOTONIC */
+/* What a part of the program keeps for each worker: zeroed, made when first asked for, by the
+ * address of a static description. w's thread (or before it starts). done (may be NULL): with w,
+ * while its loop is still there. */
+struct weft_worker_part {
+	size_t size;
+	void (*done)(struct weft_worker *w, void *part);
+};
+void *weft_worker_part(struct weft_worker *w, const struct weft_worker_part *what);
+uint64_t weft_now_ns(void); /* CLOCK_MONOTONIC */
 uint64_t weft_rand64(void); /* per-thread PRNG seeded from getrandom; not for secrets */
