@@ -8,7 +8,6 @@
 #include <stdint.h>
 
 struct weft_arena;
-struct weft_marks;
 struct weft_xds_reply; /* the response being applied */
 
 struct weft_xds_resource {
@@ -18,9 +17,6 @@ struct weft_xds_resource {
 	const uint8_t *bytes; /* as received; of a file: packed again */
 	size_t n;
 	struct weft_arena *arena; /* msg lives here, alone; NULL unless the sink asked for it */
-	/* Of a file: where the fields of msg stood, for weft_cfg; else NULL. */
-	const struct weft_marks *marks;
-	const char *file;
 };
 struct weft_xds_sink {
 	/* One response (a very large one: part of it): updates, then removals. For each update that
@@ -37,7 +33,8 @@ struct weft_xds_sink {
 	/* initial_fetch_timeout is over and nothing came: go on without. Once, and complete() may
 	 * still follow. May be NULL. Only of source.h. */
 	void (*timed_out)(void *owner);
-	bool arenas; /* each message in an arena of its own, which apply may take */
+	bool arenas; /* each message in an arena of its own, which apply may take; of source.h:
+			always so */
 };
 /* Only inside apply. */
 void weft_xds_reject(struct weft_xds_reply *r, const char *name, const struct weft_err *why);

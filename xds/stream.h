@@ -69,6 +69,7 @@ struct xtype {
 	const struct weft_xds_type *type;
 	const struct weft_xds_sink *sink;
 	void *owner;
+	void (*refused)(void *owner, const char *name); /* one that sink never saw; may be NULL */
 	struct xheld *held;
 	struct xheld_list queue; /* names whose subscription changed */
 	size_t n_wanted;
@@ -116,7 +117,7 @@ void weft_xds_stream_start(struct weft_xds_stream *s); /* connects, soon */
 struct xtype *weft_xds_stream_type(struct weft_xds_stream *s, const struct weft_xds_type *t,
 				   const struct weft_xds_sink *sink, void *owner);
 struct xtype *weft_xds_stream_find(struct weft_xds_stream *s, const char *url);
-/* Asked for at the end of the loop's turn. */
+/* Asked for at the end of the loop's turn. Not off, and not unwant, within apply. */
 void weft_xds_stream_wild(struct xtype *t, bool on);
 void weft_xds_stream_want(struct xtype *t, const char *name);
 void weft_xds_stream_unwant(struct xtype *t, const char *name);

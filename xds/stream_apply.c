@@ -92,6 +92,14 @@ void weft_xds_reject(struct weft_xds_reply *r, const char *name, const struct we
 	nack(r, name, t);
 }
 
+/* What the sink will not see. */
+static void refuse(struct weft_xds_reply *r, const char *name, const struct weft_err *why)
+{
+	weft_xds_reject(r, name, why);
+	if (r->type->refused)
+		r->type->refused(r->type->owner, name);
+}
+
 struct weft_arena *weft_xds_take(const struct weft_xds_resource *r)
 {
 	struct weft_arena *a = r->arena;
@@ -229,7 +237,7 @@ static void take(struct weft_xds_reply *r, struct batch *b, struct xspan s, cons
 		r->unnamed |= !f.name || !f.name[0];
 		if (f.name && f.name[0] && (h = weft_xds_held_find(t, f.name)))
 			h->round = t->round; /* still there */
-		weft_xds_reject(r, f.name && f.name[0] ? f.name : where, &err);
+		refuse(r, f.name && f.name[0] ? f.name : where, &err);
 		return;
 	}
 	h = t->wild ? weft_xds_held_get(t, f.name) : weft_xds_held_find(t, f.name);
@@ -247,7 +255,7 @@ static void take(struct weft_xds_reply *r, struct batch *b, struct xspan s, cons
 							      .arena = own};
 	}
 	if (err.code)
-		weft_xds_reject(r, f.name, &err);
+		refuse(r, f.name, &err);
 }
 
 /* ---- applying */

@@ -96,9 +96,15 @@ void weft_xds_stream_unwant(struct xtype *t, const char *name)
 
 void weft_xds_stream_wild(struct xtype *t, bool on)
 {
+	struct xheld *h, *tmp;
+
 	if (t->wild == on)
 		return;
 	t->wild = on;
+	if (!on)
+		HASH_ITER (hh, t->held, h, tmp)
+			if (!h->wanted)
+				weft_xds_held_clear(h); /* it would grow old unnoticed */
 	t->due = true;
 	weft_xds_stream_send_soon(t->stream);
 }

@@ -39,8 +39,11 @@ static Envoy__Config__Core__V3__Node *node_of(const struct weft_xds_stream *s)
 
 void weft_xds_stream_ack(struct xtype *t, const char *nonce, const char *error)
 {
-	struct xack *a = weft_xcalloc(1, sizeof(*a));
+	struct xack *a;
 
+	if (!t->stream->s)
+		return;
+	a = weft_xcalloc(1, sizeof(*a));
 	a->nonce = weft_xstrdup(nonce);
 	a->error = error ? weft_xstrdup(error) : NULL;
 	TAILQ_INSERT_TAIL(&t->acks, a, link);
