@@ -1,0 +1,339 @@
+#include "proxy/net/io_priv.h"
+
+#include "proxy/core/arena.h"
+#include "proxy/core/worker.h"
+#include <assert.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+	PIPES = 16, /* kept by a thread */
+	PIPE_BYTES = 1 << 20,
+	PIPE_LESS = 256 << 10, /* where the user's share of pipe pages is used up */
+	TURN_BYTES = 1 << 20,
+};
+
+struct pipe_pair {
+	int rd, wr;
+	size_t size;
+};
+struct side {
+	struct weft_splice *s;
+	struct weft_io *io;
+	struct event rd, wr;
+	int fd;
+	/* towards this side: what waits in a pipe, the other's EOF, and that it was passed on */
+	struct pipe_pair pipe;
+	size_t held;
+	bool eof, shut;
+	bool rd_on, wr_on;
+};
+struct weft_splice {
+	struct side v[2];
+	void (*done)(void *owner, enum weft_io_end a, enum weft_io_end b);
+	void *owner;
+	struct event timer;
+	unsigned idle_ms;
+	uint64_t last_ns;
+};
+
+static __thread struct pipe_pair spares[PIPES];
+static __thread unsigned n_spares;
+
+void weft_pipes_done(void)
+{
+	while (n_spares > 0) {
+		n_spares--;
+		close(spares[n_spares].rd);
+		close(spares[n_spares].wr);
+	}
+}
+
+static int pipe_take(struct pipe_pair *p)
+{
+	int fd[2], size;
+
+	if (n_spares > 0) {
+		*p = spares[--n_spares];
+		return 0;
+	}
+	if (pipe2(fd, O_NONBLOCK | O_CLOEXEC) < 0)
+		return -errno;
+	size = fcntl(fd[1], F_SETPIPE_SZ, PIPE_BYTES);
+	if (size < 0)
+		size = fcntl(fd[1], F_SETPIPE_SZ, PIPE_LESS);
+	if (size < 0)
+		size = fcntl(fd[1], F_GETPIPE_SZ);
+	*p = (struct pipe_pair){fd[0], fd[1], size > 0 ? (size_t)size : 4096};
+	return 0;
+}
+
+/* Only an empty one is used again. */
+static void pipe_give(struct pipe_pair *p, bool empty)
+{
+	if (p->rd < 0)
+		return;
+	if (empty && n_spares < PIPES) {
+		spares[n_spares++] = *p;
+	} else {
+		close(p->rd);
+		close(p->wr);
+	}
+	p->rd = p->wr = -1;
+}
+
+static struct side *other(struct side *d)
+{
+	return d == &d->s->v[0] ? &d->s->v[1] : &d->s->v[0];
+}
+
+static void ev_set(struct event *ev, bool *on, bool want)
+{
+	if (*on == want)
+		return;
+	if (want)
+		event_add(ev, NULL);
+	else
+		event_del(ev);
+	*on = want;
+}
+
+void weft_splice_cancel(struct weft_splice *s)
+{
+	if (!s)
+		return;
+	event_del(&s->timer);
+	for (int i = 0; i < 2; i++) {
+		struct side *d = &s->v[i];
+
+		ev_set(&d->rd, &d->rd_on, false);
+		ev_set(&d->wr, &d->wr_on, false);
+		pipe_give(&d->pipe, d->held == 0);
+		weft_sock_of(d->io)->splice = NULL;
+	}
+	free(s);
+}
+
+static void finish(struct weft_splice *s, enum weft_io_end a, enum weft_io_end b)
+{
+	void (*done)(void *, enum weft_io_end, enum weft_io_end) = s->done;
+	void *owner = s->owner;
+
+	weft_splice_cancel(s);
+	done(owner, a, b);
+}
+
+static void reset_by(struct side *d)
+{
+	bool a = d == &d->s->v[0];
+
+	finish(d->s, a ? WEFT_IO_RESET : WEFT_IO_EOF, a ? WEFT_IO_EOF : WEFT_IO_RESET);
+}
+
+/* What still stands in front of the pipe, then the pipe. 1: all gone, 0: socket full, -errno. */
+static int push(struct side *to)
+{
+	struct evbuffer *out = to->io->out;
+
+	while (out && evbuffer_get_length(out) > 0) {
+		int n = evbuffer_write(out, to->fd);
+
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		to->io->stat.tx += (uint64_t)n;
+	}
+	while (to->held > 0) {
+		ssize_t n = splice(to->pipe.rd, NULL, to->fd, NULL, to->held,
+				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		if (n == 0)
+			return -EPIPE;
+		to->held -= (size_t)n;
+		to->io->stat.tx += (uint64_t)n;
+	}
+	pipe_give(&to->pipe, true);
+	return 1;
+}
+
+/* True: it is over, s is gone. */
+static bool pass_eof(struct side *to)
+{
+	struct side *from = other(to);
+
+	if (!to->eof || to->shut)
+		return false;
+	to->shut = true;
+	to->io->fin_asked = to->io->fin_done = true;
+	if (shutdown(to->fd, SHUT_WR) < 0 && errno != ENOTCONN) {
+		reset_by(to);
+		return true;
+	}
+	if (!from->shut)
+		return false;
+	finish(to->s, WEFT_IO_EOF, WEFT_IO_EOF);
+	return true;
+}
+
+static void on_wr(evutil_socket_t fd, short what, void *arg)
+{
+	struct side *to = arg, *from = other(to);
+	int r = push(to);
+
+	to->s->last_ns = weft_now_ns();
+	if (r < 0) {
+		reset_by(to);
+		return;
+	}
+	if (r == 0)
+		return;
+	ev_set(&to->wr, &to->wr_on, false);
+	if (!to->eof)
+		ev_set(&from->rd, &from->rd_on, true);
+	pass_eof(to);
+}
+
+/* One load from from's socket. < 0: stop for now; 0: it is over or to is full; else bytes. */
+static ssize_t pull(struct side *from, struct side *to)
+{
+	ssize_t n;
+	int r;
+
+	if (to->pipe.rd < 0) {
+		r = pipe_take(&to->pipe);
+		if (r < 0) {
+			reset_by(to);
+			return 0;
+		}
+	}
+	n = splice(from->fd, NULL, to->pipe.wr, NULL, to->pipe.size,
+		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (n < 0) {
+		if (errno == EAGAIN || errno == EINTR)
+			return -EAGAIN;
+		reset_by(from);
+		return 0;
+	}
+	if (n == 0) {
+		to->eof = true;
+		from->io->eof = true;
+		ev_set(&from->rd, &from->rd_on, false);
+		pipe_give(&to->pipe, true);
+		pass_eof(to);
+		return 0;
+	}
+	from->io->stat.rx += (uint64_t)n;
+	to->held += (size_t)n;
+	r = push(to);
+	if (r < 0) {
+		reset_by(to);
+		return 0;
+	}
+	if (r == 0) {
+		ev_set(&from->rd, &from->rd_on, false);
+		ev_set(&to->wr, &to->wr_on, true);
+		return 0;
+	}
+	return n;
+}
+
+static void on_rd(evutil_socket_t fd, short what, void *arg)
+{
+	struct side *from = arg, *to = other(from);
+	size_t done = 0;
+
+	to->s->last_ns = weft_now_ns();
+	while (done < TURN_BYTES) {
+		ssize_t n = pull(from, to);
+
+		if (n == 0)
+			return;
+		if (n < 0)
+			break;
+		done += (size_t)n;
+		if ((size_t)n < PIPE_LESS / 4)
+			break; /* the socket is most likely empty; the loop tells if not */
+	}
+	pipe_give(&to->pipe, true);
+}
+
+static void timer_set(struct weft_splice *s, uint64_t ns)
+{
+	struct timeval tv = {(time_t)(ns / 1000000000), (suseconds_t)(ns % 1000000000 / 1000)};
+
+	event_add(&s->timer, &tv);
+}
+
+static void on_idle(evutil_socket_t fd, short what, void *arg)
+{
+	struct weft_splice *s = arg;
+	uint64_t idle = weft_now_ns() - s->last_ns, max = (uint64_t)s->idle_ms * 1000000;
+
+	if (idle >= max)
+		finish(s, WEFT_IO_TIMEOUT, WEFT_IO_TIMEOUT);
+	else
+		timer_set(s, max - idle + 1000000);
+}
+
+static bool can(const struct weft_io *io)
+{
+	return io->sock && !weft_sock_of(io)->tls && !weft_sock_of(io)->splice &&
+	       weft_sock_of(io)->state == WEFT_SOCK_OPEN && !io->dead && !io->freed &&
+	       !weft_sock_of(io)->werr;
+}
+
+static void side_init(struct weft_splice *s, int i, struct weft_io *io)
+{
+	struct side *d = &s->v[i];
+
+	d->s = s;
+	d->io = io;
+	d->fd = weft_sock_of(io)->fd;
+	d->pipe.rd = d->pipe.wr = -1;
+	event_assign(&d->rd, io->loop->base, d->fd, EV_READ | EV_PERSIST, on_rd, d);
+	event_assign(&d->wr, io->loop->base, d->fd, EV_WRITE | EV_PERSIST, on_wr, d);
+	weft_sock_quiet(io);
+	io->todo &= ~(unsigned)(WEFT_IO_T_READ | WEFT_IO_T_FLUSH);
+	weft_sock_of(io)->splice = s;
+}
+
+static void side_start(struct side *to)
+{
+	struct side *from = other(to);
+
+	to->eof = from->io->eof;
+	if (from->io->in)
+		evbuffer_add_buffer(weft_io_out(to->io), from->io->in);
+	if (to->eof || weft_io_out_len(to->io) > 0)
+		ev_set(&to->wr, &to->wr_on, true);
+	else
+		ev_set(&from->rd, &from->rd_on, true);
+}
+
+int weft_io_splice(struct weft_io *a, struct weft_io *b,
+		   void (*done)(void *owner, enum weft_io_end a_end, enum weft_io_end b_end),
+		   void *owner, unsigned idle_ms)
+{
+	struct weft_splice *s;
+
+	if (!can(a) || !can(b) || a->loop != b->loop)
+		return -ENOTSUP;
+	s = weft_xcalloc(1, sizeof(*s));
+	s->done = done;
+	s->owner = owner;
+	s->idle_ms = idle_ms;
+	s->last_ns = weft_now_ns();
+	event_assign(&s->timer, a->loop->base, -1, 0, on_idle, s);
+	side_init(s, 0, a);
+	side_init(s, 1, b);
+	side_start(&s->v[0]);
+	side_start(&s->v[1]);
+	if (idle_ms)
+		timer_set(s, (uint64_t)idle_ms * 1000000);
+	return 0;
+}

@@ -1,0 +1,258 @@
+#include "proxy/net/io_tls_priv.h"
+
+#include "proxy/core/arena.h"
+#include <ctype.h>
+#include <openssl/pem.h>
+#include <openssl/sha.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { SANS_MAX = 256 };
+
+static const char *const none[] = {NULL};
+
+static const char *hex(const uint8_t *p, size_t n, struct weft_arena *a)
+{
+	static const char digits[] = "0123456789abcdef";
+	char *s = weft_arena_alloc(a, 2 * n + 1);
+
+	for (size_t i = 0; i < n; i++) {
+		s[2 * i] = digits[p[i] >> 4];
+		s[2 * i + 1] = digits[p[i] & 15];
+	}
+	return s;
+}
+
+static const char *bio_text(BIO *b, struct weft_arena *a)
+{
+	char *p = NULL;
+	long n = BIO_get_mem_data(b, &p);
+
+	return weft_arena_strndup(a, p, n > 0 ? (size_t)n : 0);
+}
+
+static const char *name_text(const X509_NAME *n, struct weft_arena *a)
+{
+	BIO *b = BIO_new(BIO_s_mem());
+	const char *s = "";
+
+	if (b && n && X509_NAME_print_ex(b, n, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0)
+		s = bio_text(b, a);
+	BIO_free(b);
+	return s;
+}
+
+const char *weft_cert_subject(const struct x509_st *cert, struct weft_arena *a)
+{
+	return name_text(X509_get_subject_name(cert), a);
+}
+
+const char *weft_cert_issuer(const struct x509_st *cert, struct weft_arena *a)
+{
+	return name_text(X509_get_issuer_name(cert), a);
+}
+
+const char *weft_cert_serial(const struct x509_st *cert, struct weft_arena *a)
+{
+	const ASN1_INTEGER *s = X509_get0_serialNumber(cert);
+
+	return hex(ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s), a);
+}
+
+static int64_t unix_time(const ASN1_TIME *t)
+{
+	struct tm tm;
+
+	return t && ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+}
+
+int64_t weft_cert_not_before(const struct x509_st *cert)
+{
+	return unix_time(X509_get0_notBefore(cert));
+}
+
+int64_t weft_cert_not_after(const struct x509_st *cert)
+{
+	return unix_time(X509_get0_notAfter(cert));
+}
+
+/* ---- subject alternative names */
+
+static const char *san_text(const GENERAL_NAME *g, enum weft_san which, struct weft_arena *a)
+{
+	static const int types[] = {GEN_URI, GEN_DNS, GEN_EMAIL, GEN_IPADD};
+	const ASN1_STRING *s;
+	size_t n;
+
+	if (g->type != types[which])
+		return NULL;
+	s = which == WEFT_SAN_IP ? g->d.iPAddress : g->d.ia5;
+	n = (size_t)ASN1_STRING_length(s);
+	if (which == WEFT_SAN_IP) {
+		char text[WEFT_IP_TEXT];
+		struct weft_ip ip;
+
+		if (weft_ip_from_bytes(ASN1_STRING_get0_data(s), n, &ip) < 0)
+			return NULL;
+		return weft_arena_strdup(a, weft_ip_text(&ip, text, sizeof(text)));
+	}
+	if (n == 0 || memchr(ASN1_STRING_get0_data(s), 0, n)) /* a NUL would cut a name short */
+		return NULL;
+	return weft_arena_strndup(a, (const char *)ASN1_STRING_get0_data(s), n);
+}
+
+static const char *const *pick(GENERAL_NAMES *names, enum weft_san which, struct weft_arena *a)
+{
+	int n = names ? sk_GENERAL_NAME_num(names) : 0, k = 0;
+	const char **v;
+
+	if (n == 0)
+		return none;
+	n = n < SANS_MAX ? n : SANS_MAX;
+	v = weft_arena_alloc(a, ((size_t)n + 1) * sizeof(*v));
+	for (int i = 0; i < n; i++) {
+		v[k] = san_text(sk_GENERAL_NAME_value(names, i), which, a);
+		k += v[k] != NULL;
+	}
+	return v;
+}
+
+const char *const *weft_cert_sans(const struct x509_st *cert, enum weft_san which,
+				  struct weft_arena *a)
+{
+	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	const char *const *v = pick(names, which, a);
+
+	GENERAL_NAMES_free(names);
+	return v;
+}
+
+bool weft_tls_ids_match(const struct x509_st *leaf, char *const *ids)
+{
+	GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+	bool ok = false;
+
+	for (int i = 0; !ok && names && i < sk_GENERAL_NAME_num(names) && i < SANS_MAX; i++) {
+		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
+		const ASN1_STRING *u = g->d.ia5;
+
+		for (char *const *id = ids; g->type == GEN_URI && !ok && *id; id++)
+			ok = strlen(*id) == (size_t)ASN1_STRING_length(u) &&
+			     memcmp(*id, ASN1_STRING_get0_data(u), strlen(*id)) == 0;
+	}
+	GENERAL_NAMES_free(names);
+	return ok;
+}
+
+/* ---- of a session */
+
+static void fill_peer(struct weft_tls_sess *t, struct weft_tls_info *i, X509 *x,
+		      struct weft_arena *a)
+{
+	GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
+	uint8_t digest[SHA256_DIGEST_LENGTH];
+	unsigned n = sizeof(digest);
+
+	i->peer_presented = true;
+	i->peer_verified = SSL_get_verify_result(t->ssl) == X509_V_OK &&
+			   SSL_get_verify_mode(t->ssl) != SSL_VERIFY_NONE;
+	i->peer_subject = weft_cert_subject(x, a);
+	i->peer_issuer = weft_cert_issuer(x, a);
+	i->peer_serial = weft_cert_serial(x, a);
+	if (X509_digest(x, EVP_sha256(), digest, &n) == 1)
+		i->peer_sha256 = hex(digest, n, a);
+	i->peer_uri = pick(names, WEFT_SAN_URI, a);
+	i->peer_dns = pick(names, WEFT_SAN_DNS, a);
+	i->peer_email = pick(names, WEFT_SAN_EMAIL, a);
+	i->peer_ip = pick(names, WEFT_SAN_IP, a);
+	i->peer_not_before = weft_cert_not_before(x);
+	i->peer_not_after = weft_cert_not_after(x);
+	GENERAL_NAMES_free(names);
+}
+
+const struct weft_tls_info *weft_tls_sess_info(struct weft_tls_sess *t)
+{
+	struct weft_arena *a;
+	struct weft_tls_info *i;
+	X509 *peer, *own;
+
+	if (t->info || !t->done)
+		return t->info;
+	a = weft_io_arena(t->io);
+	i = weft_arena_alloc(a, sizeof(*i));
+	i->version = SSL_get_version(t->ssl);
+	i->cipher = SSL_CIPHER_get_name(SSL_get_current_cipher(t->ssl));
+	i->peer_subject = i->peer_issuer = i->peer_serial = i->peer_sha256 = i->local_subject =
+		i->peer_pem = "";
+	i->peer_uri = i->peer_dns = i->peer_email = i->peer_ip = i->local_uri = i->local_dns = none;
+	i->resumed = SSL_session_reused(t->ssl) == 1;
+	peer = SSL_get0_peer_certificate(t->ssl);
+	if (peer)
+		fill_peer(t, i, peer, a);
+	own = SSL_get_certificate(t->ssl);
+	if (own && (peer || !t->server)) { /* nobody asks for it where the peer is unknown */
+		i->local_subject = weft_cert_subject(own, a);
+		i->local_uri = weft_cert_sans(own, WEFT_SAN_URI, a);
+		i->local_dns = weft_cert_sans(own, WEFT_SAN_DNS, a);
+	}
+	t->info = i;
+	return i;
+}
+
+const char *weft_tls_sess_alpn(struct weft_tls_sess *t)
+{
+	const unsigned char *p = NULL;
+	unsigned n = 0;
+
+	SSL_get0_alpn_selected(t->ssl, &p, &n);
+	snprintf(t->alpn_text, sizeof(t->alpn_text), "%.*s", (int)n, p ? (const char *)p : "");
+	return t->alpn_text;
+}
+
+const char *weft_tls_sess_sni(struct weft_tls_sess *t)
+{
+	const char *s = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
+
+	return s && *s ? weft_arena_strdup(weft_io_arena(t->io), s) : "";
+}
+
+/* As Envoy does for XFCC: all but what a URI's query may hold is %XX. */
+static const char *url_encode(const char *p, size_t n, struct weft_arena *a)
+{
+	static const char digits[] = "0123456789ABCDEF";
+	char *s = weft_arena_alloc(a, 3 * n + 1), *q = s;
+
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)p[i];
+
+		if (isalnum(c) || c == '-' || c == '_' || c == '.' || c == '~') {
+			*q++ = (char)c;
+		} else {
+			*q++ = '%';
+			*q++ = digits[c >> 4];
+			*q++ = digits[c & 15];
+		}
+	}
+	return s;
+}
+
+const char *weft_tls_sess_pem(struct weft_tls_sess *t)
+{
+	const struct weft_tls_info *i = weft_tls_sess_info(t);
+	X509 *x = t->done ? SSL_get0_peer_certificate(t->ssl) : NULL;
+	char *p = NULL;
+	BIO *b;
+	long n;
+
+	if (!i || !x || i->peer_pem[0])
+		return i ? i->peer_pem : "";
+	b = BIO_new(BIO_s_mem());
+	if (b && PEM_write_bio_X509(b, x) == 1) {
+		n = BIO_get_mem_data(b, &p);
+		t->info->peer_pem = url_encode(p, n > 0 ? (size_t)n : 0, weft_io_arena(t->io));
+	}
+	BIO_free(b);
+	return i->peer_pem;
+}

@@ -1,0 +1,31 @@
+/* A TLS session of a weft_io: shared by io_tls*.c. */
+#pragma once
+#include "proxy/net/io_priv.h"
+#include "proxy/net/io_tls.h"
+#include <openssl/ssl.h>
+
+struct weft_tls_sess {
+	struct weft_io *io;
+	SSL *ssl;
+	/* ciphertext that the socket did not take */
+	uint8_t *pend;
+	size_t pend_off, pend_n, pend_cap;
+	/* ciphertext being read; only within a call */
+	const uint8_t *in;
+	size_t in_n;
+	uint8_t *carry; /* read ahead by others, for the first call */
+	size_t carry_n;
+	uint8_t *alpn; /* server: wire form */
+	size_t alpn_n;
+	char **ids; /* client: NULL-terminated */
+	char *note;
+	struct weft_tls_info *info;
+	char alpn_text[32];
+	bool server, done, closed, notify_sent, in_eof;
+};
+
+struct weft_tls_sess *weft_tls_sess_of(SSL *ssl);
+/* io_tls_cache.c */
+void weft_tls_cache_use(struct weft_tls_sess *t);
+/* io_tls_info.c */
+bool weft_tls_ids_match(const struct x509_st *leaf, char *const *ids);
