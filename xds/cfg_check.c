@@ -81,7 +81,10 @@ static void walk_any(struct cfg_walk *w, const struct weft_path *at, bool is_opt
 		return;
 	}
 	w->anys++;
-	walk_message(w, at, cfg_kind_of(in->descriptor), in);
+	if (in->descriptor == &google__protobuf__any__descriptor)
+		walk_any(w, at, false, (const Google__Protobuf__Any *)in);
+	else
+		walk_message(w, at, cfg_kind_of(in->descriptor), in);
 	w->anys--;
 }
 
@@ -134,7 +137,7 @@ static void walk_map(struct cfg_walk *w, const struct weft_path *at, struct cfg_
 		struct weft_path sub = {at, number, -1};
 
 		if (kf->type == PROTOBUF_C_TYPE_STRING)
-			sub.field = *(const char *const *)key ? *(const char *const *)key : "";
+			sub.field = is_zero(kf->type, key) ? "\"\"" : *(const char *const *)key;
 		else if (yaml_sizeof(kf->type) == 4)
 			snprintf(number, sizeof(number), "%d", *(const int32_t *)key);
 		cfg_rules_value(w, &sub, k->keys, kf, key);
@@ -183,7 +186,7 @@ static void walk_field(struct cfg_walk *w, const struct weft_path *up, struct cf
 	if (!is_set(m, f)) {
 		if (many)
 			cfg_rules_list(w, &at, k->rules, f, NULL, 0);
-		else if (k->form == CFG_SCALAR && !(f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF))
+		else if (k->form == CFG_SCALAR)
 			cfg_rules_value(w, &at, k->rules, f, v);
 		else
 			check_absent(w, &at, k);
@@ -206,11 +209,27 @@ static void walk_field(struct cfg_walk *w, const struct weft_path *up, struct cf
 	walk_value(w, &at, is_optional, k, v);
 }
 
+/* "a b" as "a, b", cut where it is long. */
+static const char *commas(const char *words, char dst[200])
+{
+	size_t n = 0;
+	const char *p = words;
+
+	for (; *p && n < 195; p++) {
+		if (*p == ' ')
+			dst[n++] = ',';
+		dst[n++] = *p;
+	}
+	strcpy(dst + n, *p ? "..." : "");
+	return dst;
+}
+
 static void check_oneofs(struct cfg_walk *w, const struct weft_path *at,
 			 const struct cfg_kind *kind, const ProtobufCMessage *m)
 {
 	for (size_t i = 0; i < kind->rules.n; i++) {
 		const struct cfg_rule *r = &kind->rules.v[i];
+		char all[200];
 		bool set = false;
 
 		if (r->kind != RULE_ONEOF)
@@ -222,7 +241,7 @@ static void check_oneofs(struct cfg_walk *w, const struct weft_path *at,
 			      cfg_word(r->text, f->name, strlen(f->name));
 		}
 		if (!set)
-			cfg_bad(w, at, "one of %.200s is required", r->text);
+			cfg_bad(w, at, "one of %.200s is required", commas(r->text, all));
 	}
 }
 
@@ -246,6 +265,9 @@ int weft_cfg_check(struct weft_cfg *c, const struct weft_path *at, const Protobu
 {
 	struct cfg_walk w = {.c = c};
 
-	walk_message(&w, at, cfg_kind_of(m->descriptor), m);
+	if (m->descriptor == &google__protobuf__any__descriptor)
+		walk_any(&w, at, false, (const Google__Protobuf__Any *)m);
+	else
+		walk_message(&w, at, cfg_kind_of(m->descriptor), m);
 	return w.n_errors ? -EINVAL : 0;
 }

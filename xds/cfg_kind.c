@@ -4,10 +4,14 @@
 #include "xds/yaml_priv.h"
 #include <string.h>
 
+/* a test has its own */
+#ifndef CFG_COVERAGE
+#define CFG_COVERAGE "coverage.inc"
+#endif
 static const struct cfg_cover covers[] = {
 #define ACTED(message_, fields_)	  {message_, fields_, NULL},
 #define QUIET(message_, field_, because_) {message_, field_, because_},
-#include "coverage.inc"
+#include CFG_COVERAGE
 #undef ACTED
 #undef QUIET
 };
@@ -118,11 +122,12 @@ static bool judged_unset(const struct cfg_field *k)
 {
 	const ProtobufCFieldDescriptor *f = k->f;
 
+	if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
+		return false;
 	for (size_t i = 0; i < k->rules.n; i++)
 		if (k->rules.v[i].kind == RULE_REQUIRED || k->rules.v[i].kind == RULE_MIN_ITEMS)
 			return true;
-	return k->rules.n && k->form == CFG_SCALAR && f->label != PROTOBUF_C_LABEL_REPEATED &&
-	       !(f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF);
+	return k->rules.n && k->form == CFG_SCALAR && f->label != PROTOBUF_C_LABEL_REPEATED;
 }
 
 static void cover(struct cfg_kind *k, const struct cfg_cover *c)

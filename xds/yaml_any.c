@@ -105,6 +105,7 @@ static bool typed_struct(struct dec *d, const struct weft_path *at, const struct
 	if (!desc)
 		return true; /* whoever reads it says so */
 	m = yaml_message_new(d, desc);
+	yaml_marks_message(d->marks, m, (struct weft_mark){e->line, e->col});
 	if (i && !yaml_decode_into(d, &sub, i, m))
 		return false;
 	return pack(d, at, e, any, m);

@@ -12,7 +12,7 @@ struct weft_path {
 
 struct weft_err {
 	int code;	/* positive errno; 0: no error */
-	char path[192]; /* "clusters[3].weight", may be empty */
+	char path[320]; /* "clusters[3].weight", may be empty */
 	char where[96]; /* "mesh.yaml:41:17" or "cds v17", may be empty */
 	char msg[256];	/* rule and value found */
 };
