@@ -61,6 +61,10 @@ struct weft_route_in {
 int weft_routes_new(struct weft_cfg *c, const struct weft_path *at,
 		    const Envoy__Config__Route__V3__RouteConfiguration *m,
 		    struct weft_routes **ret);
+/* The arena that it and its message live in is freed with the last reference. Without this it
+ * belongs to another's arena (a listener's). */
+void weft_routes_own(struct weft_routes *r, struct weft_arena *a);
+const Envoy__Config__Route__V3__RouteConfiguration *weft_routes_msg(const struct weft_routes *r);
 void weft_routes_ref(const struct weft_routes *r);
 void weft_routes_unref(const struct weft_routes *r); /* any thread */
 const char *weft_routes_name(const struct weft_routes *r);
@@ -96,9 +100,17 @@ bool weft_route_hash(const struct weft_route *r, const struct weft_route_in *in,
  * name in the chain. */
 const void *weft_route_filter_conf(const struct weft_route *r, const struct weft_weighted *w,
 				   const char *name, bool *ret_disabled);
-/* metadata_match of route and weighted entry, rate limit actions, upgrade permission ("websocket";
+/* Upgrade permission ("websocket";
  * -1: not said). */
 int weft_route_upgrade(const struct weft_route *r, const char *type);
 /* Why no route: for explain and logs: walks in order and says each mismatch. Text into out. */
 void weft_routes_explain(const struct weft_routes *r, const struct weft_route_in *in,
 			 struct evbuffer *out);
+/* False: weft_route_filter_conf would find nothing for any name. */
+bool weft_route_has_filter_confs(const struct weft_route *r, const struct weft_weighted *w);
+/* auto_host_rewrite, once the host is chosen. */
+void weft_route_host_auto(const struct weft_route *r, struct weft_headers *h, const char *hostname);
+const char *weft_vhost_name(const struct weft_vhost *v);
+const Envoy__Config__Route__V3__VirtualHost *weft_vhost_msg(const struct weft_vhost *v);
+/* metadata_match of a weighted entry; NULL. */
+const Envoy__Config__Core__V3__Metadata *weft_weighted_metadata(const struct weft_weighted *w);
