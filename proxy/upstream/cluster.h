@@ -68,6 +68,12 @@ struct weft_cluster {
 	double preconnect_ratio, predictive_preconnect_ratio; /* 1.0, 0 */
 	uint32_t max_response_headers;
 	bool close_on_health_failure, drain_on_host_removal, round_trip_per_host_stats;
+	/* ORIGINAL_DST with use_http_header: the request header to put into weft_lb_ctx.original_dst
+	 * (lower case); NULL: none. */
+	const char *original_dst_header;
+	/* auto_sni: the request's header that names the server (NULL: :authority); auto_san. */
+	bool auto_sni, auto_san_validation;
+	const char *auto_sni_header;
 	const struct weft_outlier_conf *outlier; /* NULL */
 	const struct weft_hc_conf *health;	 /* NULL */
 	size_t n_health;

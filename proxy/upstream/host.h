@@ -33,6 +33,9 @@ struct weft_host {
 	const char *hostname;	      /* "" */
 	struct weft_sockaddr hc_addr; /* where health checks go */
 	const char *hc_hostname;
+	bool hc_disabled;		   /* health_check_config.disable_active_health_check */
+	const struct weft_sockaddr *more; /* additional_addresses, tried after addr */
+	size_t n_more;
 	uint64_t hash;		/* of text, for consistent hashing */
 	_Atomic uint32_t flags; /* enum weft_host_flag */
 	_Atomic uint32_t rq_active, cx_active;
@@ -43,7 +46,18 @@ struct weft_host {
 };
 void weft_host_ref(struct weft_host *h);
 void weft_host_unref(struct weft_host *h); /* any thread; NULL is fine */
-bool weft_host_healthy(const struct weft_host *h);
+/* What a new host is made of; read during the call. */
+struct weft_host_conf {
+	struct weft_sockaddr addr;
+	const char *unix_path, *hostname, *hc_hostname; /* NULL: none */
+	struct weft_sockaddr hc_addr;			/* family 0: as addr */
+	bool hc_disabled;
+	const struct weft_sockaddr *more;
+	size_t n_more;
+};
+struct weft_host *weft_host_new(const struct weft_host_conf *c); /* one reference */
+bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c);
+bool weft_host_healthy(const struct weft_host *h); /* no flag at all: degraded is not healthy */
 bool weft_host_degraded(const struct weft_host *h);
 
 /* One endpoint as the current update has it. */

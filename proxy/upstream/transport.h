@@ -46,3 +46,9 @@ int weft_transport_prepare(const struct weft_transport *t, const struct weft_tdi
 void weft_tdial_done(struct weft_tdial *d);
 /* After the handshake: the peer's leaf has `san` as DNS name or address (auto_san_validation). */
 bool weft_transport_san_ok(const struct weft_tls_info *tls, const char *san);
+struct weft_headers;
+/* auto_sni, auto_san_validation: fills how->sni and how->san from the request's authority (or the
+ * header that is configured instead); buf holds the name. */
+enum { WEFT_NAME_BYTES = 256 };
+void weft_transport_names(const struct weft_cluster *c, const struct weft_headers *h,
+			  char buf[WEFT_NAME_BYTES], struct weft_take *how);
