@@ -515,6 +515,8 @@ static int ssl_failed(struct weft_tls_sess *t, const char *what)
 
 	set_detail(t, what);
 	ERR_clear_error();
+	if (scratch->out_owner != t)
+		(void)flush_pending(t); /* our alert, as far as the socket takes it */
 	return alert && t->done ? -ECONNRESET : -EPROTO;
 }
 
@@ -635,7 +637,7 @@ void weft_tls_ctx_setup(struct ssl_ctx_st *ctx)
 {
 	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
 				      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
-	SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);
+	SSL_CTX_set_mode(ctx, SSL_MODE_AUTO_RETRY); /* past tickets, to the data behind them */
 	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
 					 SSL_OP_CIPHER_SERVER_PREFERENCE);
 }
