@@ -25,6 +25,12 @@ enum weft_reset {
 	WEFT_RESET_TIMEOUT,  /* connect timeout */
 };
 
+/* No op is called from inside a call that the owner made on that exchange: done() and reset() come
+ * from the loop. An exchange that is paused gets no data() and no trailers(). Upgrades look the
+ * same whatever is spoken: the request is h1's (":method" GET, "upgrade: websocket", "connection:
+ * upgrade"), and taking it is a 101 with the same two fields; over h2 that is an extended CONNECT
+ * (RFC 8441) and a 200. A plain CONNECT is ":method" CONNECT with ":authority" and a 2xx. After
+ * either data() and send_data carry opaque bytes, and each direction ends by itself. */
 struct weft_exchange_ops {
 	/* Server: a request's head. Client: the answer's head (never 1xx). h's arena is the one
 	 * given to weft_exchange_open / the session's arena_new; it is the callee's to change. end:
@@ -102,6 +108,8 @@ struct weft_session_conf { /* must outlive the session */
 	uint32_t headers_ms;   /* server: from the first byte of a request head to its end; 0: none.
 				  h1: 408; h2: reset */
 	uint32_t buffer_bytes; /* per exchange and direction: high mark; 0: 1 MiB */
+	uint32_t delayed_close_ms; /* server: for how long the peer's late bytes are let pass after
+				      we closed; 0: 1,000; UINT32_MAX: closed once written */
 };
 /* Takes io (its ops are replaced). */
 struct weft_session *weft_session_new(struct weft_io *io, const struct weft_session_conf *conf,

@@ -1,0 +1,194 @@
+#include "proxy/session/h1_priv.h"
+
+#include <event2/buffer.h>
+#include <string.h>
+
+static void fail_with(struct weft_session *s, int status, const char *detail, const char *body)
+{
+	struct weft_exchange *x = s->h1.x;
+	bool answered = x && x->tx_head;
+
+	if (x) {
+		x->detail = detail;
+		weft_exchange_tell_reset(x, WEFT_RESET_PROTOCOL);
+	} else {
+		weft_session_bad(s, status, detail);
+	}
+	if (weft_session_over(s))
+		return;
+	if (!answered)
+		weft_h1_send_error(s, status, body);
+	weft_session_close(s, WEFT_IO_EOF, 0, true);
+}
+
+static void server_fail(struct weft_session *s, enum weft_h1_error e)
+{
+	int status = weft_h1_error_status(e);
+
+	fail_with(s, status, weft_h1_error_text(e), weft_h1_reason(status));
+}
+
+/* An exchange that the owner does not want ends the connection. */
+static bool begin(struct weft_session *s, struct weft_exchange *x)
+{
+	x->ops = s->ops->begin(s, x, &x->user, &x->arena);
+	if (x->ops && !weft_session_over(s))
+		return !x->gone;
+	weft_exchange_bury(x);
+	weft_session_close(s, WEFT_IO_EOF, 0, true);
+	return false;
+}
+
+static void server_head(struct weft_session *s, struct weft_h1_event *ev, size_t used)
+{
+	struct weft_exchange *x = weft_exchange_new(s);
+	const char *detail = NULL;
+	struct weft_headers *h;
+	bool end = ev->end;
+
+	s->h1.x = x;
+	if (s->timer)
+		weft_session_timer(s, 0);
+	if (!begin(s, x))
+		return;
+	x->rx = ev->head.block_len;
+	s->h1.reuse = ev->head.keep_alive;
+	h = weft_h1_request_headers(x, &ev->head, &detail);
+	evbuffer_drain(weft_io_in(s->io), used);
+	if (!h) {
+		weft_exchange_bury(x);
+		fail_with(s, 400, detail, weft_h1_reason(400));
+		return;
+	}
+	if (x->upgrade || x->connect) {
+		weft_h1_tunnel(&s->h1.p);
+		end = false;
+	}
+	x->rx_end = end;
+	x->ops->headers(x, h, end);
+}
+
+static void server_end(struct weft_session *s)
+{
+	struct weft_exchange *x = s->h1.x;
+	bool go_on = x->rx_end && s->h1.reuse && !x->opaque;
+
+	weft_exchange_tell_done(x);
+	if (weft_session_over(s))
+		return;
+	if (!go_on || s->draining)
+		weft_session_close(s, WEFT_IO_EOF, 0, true);
+	else if (s->h1.held)
+		weft_io_resume(s->io);
+	s->h1.held = false;
+}
+
+static const struct weft_h1_side side = {
+	.head = server_head,
+	.fail = server_fail,
+	.end = server_end,
+};
+
+static void at_eof(struct weft_session *s)
+{
+	struct weft_exchange *x = s->h1.x;
+	struct evbuffer *none;
+
+	if (x && x->opaque) {
+		if (x->rx_end)
+			return;
+		x->rx_end = true;
+		none = weft_session_buffer();
+		x->ops->data(x, none, true);
+		weft_session_buffer_give(none);
+		if (!x->gone && x->tx_end)
+			weft_exchange_finish(x);
+		return;
+	}
+	if (x && !x->finished)
+		weft_exchange_tell_reset(x, WEFT_RESET_REMOTE);
+	weft_session_close(s, WEFT_IO_EOF, 0, true);
+}
+
+/* Nobody reads ahead of the answer; a head that was begun must come to its end in time. */
+static void look_waiting(struct weft_session *s)
+{
+	struct weft_exchange *x = s->h1.x;
+	size_t n = evbuffer_get_length(weft_io_in(s->io));
+
+	if (x && x->rx_end && n && !s->h1.held) {
+		s->h1.held = true;
+		weft_io_pause(s->io);
+	} else if (!x && s->conf->headers_ms && !s->timer && !weft_h1_idle(&s->h1.p)) {
+		weft_session_timer(s, s->conf->headers_ms);
+	}
+}
+
+static void server_readable(struct weft_session *s)
+{
+	struct weft_exchange *x;
+
+	weft_h1_read(s, &side);
+	if (weft_session_over(s))
+		return;
+	x = s->h1.x;
+	if (weft_io_eof(s->io) && !(x && x->paused) && !evbuffer_get_length(weft_io_in(s->io)))
+		at_eof(s);
+	else
+		look_waiting(s);
+}
+
+static void server_timer(struct weft_session *s)
+{
+	weft_session_timer(s, 0);
+	if (s->h1.x)
+		return;
+	if (s->draining && weft_h1_idle(&s->h1.p))
+		weft_session_close(s, WEFT_IO_EOF, 0, true);
+	else
+		fail_with(s, 408, "request_header_timeout", "request header timeout");
+}
+
+static void server_drain(struct weft_session *s, unsigned grace_ms)
+{
+	if (!s->h1.x && !s->timer)
+		weft_session_timer(s, grace_ms ?: 1);
+}
+
+static void server_reset(struct weft_exchange *x, enum weft_reset why)
+{
+	if (!x->finished)
+		weft_session_close(x->s, WEFT_IO_EOF, 0, true);
+	else
+		weft_io_kick(x->s->io);
+}
+
+static uint32_t no_room(const struct weft_session *s)
+{
+	return 0;
+}
+
+static void nothing(struct weft_session *s)
+{
+}
+
+const struct weft_session_proto weft_session_h1_server = {
+	.begin = weft_h1_begin,
+	.readable = server_readable,
+	.writable = weft_h1_writable,
+	.turn = server_readable,
+	.timer = server_timer,
+	.lost = weft_h1_lost,
+	.closing = nothing,
+	.left = weft_h1_left,
+	.free = weft_h1_free,
+	.drain = server_drain,
+	.room = no_room,
+	.send_headers = weft_h1_proto_send_headers,
+	.send_informational = weft_h1_send_interim,
+	.send_data = weft_h1_proto_send_data,
+	.send_trailers = weft_h1_proto_send_trailers,
+	.reset = server_reset,
+	.pause = weft_h1_pause,
+	.resume = weft_h1_resume,
+};
