@@ -1,9 +1,7 @@
 #include "xds/server.h"
 #include "proxy/core/arena.h"
 #include "proxy/core/worker.h"
-#include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/server_priv.h"
-#include "xds/wire.h"
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/event.h>
@@ -17,15 +15,8 @@ enum {
 	ACK_MS = 60000,
 	TICK_MS = 1000,
 	ACCEPTS_A_TURN = 16,
-	GRPC_OK = 0,
-	GRPC_INVALID_ARGUMENT = 3,
-	GRPC_DEADLINE_EXCEEDED = 4,
-	GRPC_RESOURCE_EXHAUSTED = 8,
-	GRPC_UNIMPLEMENTED = 12,
-	GRPC_INTERNAL = 13,
 };
-static const char ads_path[] =
-	"/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+static const char ads_service[] = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
 
 /* ---- a stream's end */
 
@@ -43,8 +34,7 @@ static void percent(char *dst, size_t cap, const char *s)
 	dst[n] = '\0';
 }
 
-__attribute__((format(printf, 3, 4))) static void finish(struct xstream *st, int status,
-							 const char *fmt, ...)
+void weft_xds_finish(struct xstream *st, int status, const char *fmt, ...)
 {
 	char text[sizeof(st->message)];
 	va_list ap;
@@ -76,84 +66,12 @@ static void stream_free(struct xstream *st)
 	TAILQ_REMOVE(&st->client->streams, st, list);
 	for (int i = 0; i < WEFT_XDS_TYPES; i++)
 		weft_xds_sub_done(&st->subs[i]);
+	if (st->scope)
+		st->scope->n_streams--;
 	weft_grpc_in_done(&st->in);
 	evbuffer_free(st->out);
+	free(st->authorization);
 	free(st);
-}
-
-/* ---- requests */
-
-static void take_answer(struct xstream *st, struct xsub *sub, int type,
-			const Envoy__Service__Discovery__V3__DeltaDiscoveryRequest *m)
-{
-	const struct weft_xds_server_conf *conf = &st->client->server->conf;
-	char text[WEFT_XDS_TEXT_MAX + 1];
-
-	if (!sub->waiting || !m->response_nonce || strcmp(m->response_nonce, sub->nonce))
-		return; /* no answer, or to something older */
-	sub->waiting = false;
-	if (!m->error_detail || !conf->nacked)
-		return;
-	snprintf(text, sizeof(text), "%s", m->error_detail->message ?: "no reason given");
-	conf->nacked(conf->owner, st->node, weft_xds_types[type], text);
-}
-
-static void request(struct xstream *st,
-		    const Envoy__Service__Discovery__V3__DeltaDiscoveryRequest *m)
-{
-	int type = weft_xds_type_index(m->type_url ?: "");
-	struct xtable *t;
-	struct xsub *sub;
-
-	if (!st->node[0]) {
-		if (!m->node || !m->node->id || !m->node->id[0]) {
-			finish(st, GRPC_INVALID_ARGUMENT, "node.id: must be set");
-			return;
-		}
-		snprintf(st->node, sizeof(st->node), "%s", m->node->id);
-	}
-	if (type < 0) {
-		finish(st, GRPC_INVALID_ARGUMENT, "type_url: not served: \"%.128s\"",
-		       m->type_url ?: "");
-		return;
-	}
-	t = &st->client->server->tables[type];
-	sub = &st->subs[type];
-	if (sub->subscribed) {
-		take_answer(st, sub, type, m);
-	} else {
-		weft_xds_sub_open(sub, t);
-		if (!m->n_resource_names_subscribe)
-			(void)weft_xds_sub_add(sub, t, "*");
-		for (size_t i = 0; i < m->n_initial_resource_versions; i++)
-			weft_xds_sub_known(sub, m->initial_resource_versions[i]->key ?: "",
-					   m->initial_resource_versions[i]->value ?: "");
-	}
-	for (size_t i = 0; i < m->n_resource_names_subscribe; i++)
-		if (weft_xds_sub_add(sub, t, m->resource_names_subscribe[i])) {
-			finish(st, GRPC_RESOURCE_EXHAUSTED,
-			       "resource_names_subscribe: at most %d names of a type",
-			       WEFT_XDS_NAMES_MAX);
-			return;
-		}
-	for (size_t i = 0; i < m->n_resource_names_unsubscribe; i++)
-		weft_xds_sub_del(sub, m->resource_names_unsubscribe[i]);
-}
-
-static void message(struct xstream *st, const uint8_t *p, size_t n)
-{
-	struct weft_arena *a = weft_arena_new(0);
-	struct weft_err err = {0};
-	char text[600];
-	ProtobufCMessage *m = weft_wire_unpack(
-		a, &envoy__service__discovery__v3__delta_discovery_request__descriptor, p, n, false,
-		&err);
-
-	if (m)
-		request(st, (const Envoy__Service__Discovery__V3__DeltaDiscoveryRequest *)m);
-	else
-		finish(st, GRPC_INVALID_ARGUMENT, "%s", weft_err_text(&err, text, sizeof(text)));
-	weft_arena_free(a);
 }
 
 /* ---- HTTP/2 */
@@ -177,6 +95,51 @@ static void refuse(struct weft_h2_stream *s, int http, int status, const char *t
 		weft_h2_reset(s, WEFT_H2_INTERNAL_ERROR);
 }
 
+/* "StreamX" or "DeltaX" of a service. */
+static bool is_method(const char *path, const char *noun, bool *ret_delta)
+{
+	*ret_delta = !strncmp(path, "Delta", 5);
+	return (*ret_delta || !strncmp(path, "Stream", 6)) &&
+	       !strcmp(path + (*ret_delta ? 5 : 6), noun);
+}
+
+static bool find_method(const char *path, bool *ret_delta, int *ret_only)
+{
+	size_t n = sizeof(ads_service) - 1;
+
+	*ret_only = -1;
+	if (!strncmp(path, ads_service, n))
+		return is_method(path + n, "AggregatedResources", ret_delta);
+	for (int i = 0; i < WEFT_XDS_TYPES; i++) {
+		const struct weft_xds_type *t = weft_xds_types[i];
+
+		n = t->service ? strlen(t->service) : 0;
+		if (!n || path[0] != '/' || strncmp(path + 1, t->service, n) || path[n + 1] != '/')
+			continue;
+		*ret_only = i;
+		return is_method(path + n + 2, t->noun, ret_delta);
+	}
+	return false;
+}
+
+static struct xstream *stream_new(struct xclient *c, struct weft_h2_stream *s,
+				  const struct weft_h2_headers *h)
+{
+	struct xstream *st = weft_xcalloc(1, sizeof(*st));
+
+	st->client = c;
+	st->s = s;
+	st->status = -1;
+	st->authorization = weft_xstrdup(weft_h2_headers_get(h, "authorization") ?: "");
+	weft_grpc_in_init(&st->in, WEFT_XDS_REQUEST_MAX);
+	st->out = evbuffer_new();
+	if (!st->out)
+		abort();
+	TAILQ_INSERT_TAIL(&c->streams, st, list);
+	weft_h2_stream_set_user(s, st);
+	return st;
+}
+
 static void on_headers(struct weft_h2_stream *s, const struct weft_h2_headers *h, bool end)
 {
 	static const struct weft_h2_header type = {"content-type", "application/grpc", 12, 16};
@@ -184,26 +147,21 @@ static void on_headers(struct weft_h2_stream *s, const struct weft_h2_headers *h
 	const char *path = weft_h2_headers_get(h, ":path");
 	const char *method = weft_h2_headers_get(h, ":method");
 	struct xstream *st;
+	bool delta;
+	int only;
 
 	if (!method || strcmp(method, "POST")) {
 		refuse(s, 405, 0, "");
 	} else if (!is_grpc(weft_h2_headers_get(h, "content-type"))) {
 		refuse(s, 415, 0, "");
-	} else if (!path || strcmp(path, ads_path)) {
-		refuse(s, 200, GRPC_UNIMPLEMENTED, "only DeltaAggregatedResources is served");
+	} else if (!path || !find_method(path, &delta, &only)) {
+		refuse(s, 200, GRPC_UNIMPLEMENTED, "no such method");
 	} else if (end) {
 		refuse(s, 200, GRPC_OK, "");
 	} else {
-		st = weft_xcalloc(1, sizeof(*st));
-		st->client = c;
-		st->s = s;
-		st->status = -1;
-		weft_grpc_in_init(&st->in, WEFT_XDS_REQUEST_MAX);
-		st->out = evbuffer_new();
-		if (!st->out)
-			abort();
-		TAILQ_INSERT_TAIL(&c->streams, st, list);
-		weft_h2_stream_set_user(s, st);
+		st = stream_new(c, s, h);
+		st->delta = delta;
+		st->only = only;
 		if (weft_h2_respond(s, 200, &type, 1, true))
 			weft_h2_reset(s, WEFT_H2_INTERNAL_ERROR);
 	}
@@ -221,14 +179,14 @@ static void on_data(struct weft_h2_stream *s, const uint8_t *p, size_t n)
 		return;
 	weft_grpc_in_feed(&st->in, p, n);
 	while (st->status < 0 && (r = weft_grpc_in_next(&st->in, &m, &len)) == 1) {
-		message(st, m, len);
+		weft_xds_request(st, m, len);
 		free(m);
 	}
 	if (r == -EMSGSIZE)
-		finish(st, GRPC_RESOURCE_EXHAUSTED, "a request must be at most %d bytes",
-		       WEFT_XDS_REQUEST_MAX);
+		weft_xds_finish(st, GRPC_RESOURCE_EXHAUSTED, "a request must be at most %d bytes",
+				WEFT_XDS_REQUEST_MAX);
 	else if (r < 0)
-		finish(st, GRPC_INTERNAL, "requests may not be compressed");
+		weft_xds_finish(st, GRPC_INTERNAL, "requests may not be compressed");
 	weft_h2_resume(s);
 }
 
@@ -237,7 +195,7 @@ static void on_end(struct weft_h2_stream *s)
 	struct xstream *st = weft_h2_stream_user(s);
 
 	if (st)
-		finish(st, GRPC_OK, "%s", "");
+		weft_xds_finish(st, GRPC_OK, "%s", "");
 }
 
 static void on_stream_closed(struct weft_h2_stream *s, uint32_t code)
@@ -296,19 +254,25 @@ static void on_down(void *owner, const char *why)
 	client_free(owner);
 }
 
-static bool allowed(const struct weft_xds_server *s, int fd)
+static bool allowed(const struct weft_xds_server *s, int fd, pid_t *ret_pid, uid_t *ret_uid)
 {
-	struct ucred u;
+	struct ucred u = {.uid = (uid_t)-1};
 	socklen_t n = sizeof(u);
+	struct sockaddr_storage a;
+	socklen_t len = sizeof(a);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &n))
+	if (getsockname(fd, (struct sockaddr *)&a, &len))
 		return false;
+	if (a.ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &n))
+		return false;
+	*ret_pid = u.pid;
+	*ret_uid = u.uid;
 	if (s->conf.allow)
 		return s->conf.allow(s->conf.owner, u.pid, u.uid);
-	return u.uid == 0 || u.uid == geteuid();
+	return a.ss_family == AF_UNIX && (u.uid == 0 || u.uid == geteuid());
 }
 
-static void client_new(struct weft_xds_server *s, int fd)
+static void client_new(struct weft_xds_server *s, int fd, pid_t pid, uid_t uid)
 {
 	struct xclient *c = weft_xcalloc(1, sizeof(*c));
 	const struct weft_xds_link_conf conf = {
@@ -320,6 +284,8 @@ static void client_new(struct weft_xds_server *s, int fd)
 	};
 
 	c->server = s;
+	c->pid = pid;
+	c->uid = uid;
 	TAILQ_INIT(&c->streams);
 	TAILQ_INSERT_TAIL(&s->clients, c, list);
 	s->n_clients++;
@@ -333,6 +299,8 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
 	struct weft_xds_server *s = l->server;
 
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+		pid_t pid;
+		uid_t uid;
 		int fd = accept4(lfd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0) {
@@ -340,10 +308,10 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
 				event_del(l->ev);
 			return;
 		}
-		if (s->n_clients >= WEFT_XDS_CLIENTS_MAX || !allowed(s, fd))
+		if (s->n_clients >= WEFT_XDS_CLIENTS_MAX || !allowed(s, fd, &pid, &uid))
 			close(fd);
 		else
-			client_new(s, fd);
+			client_new(s, fd, pid, uid);
 	}
 }
 
@@ -365,18 +333,39 @@ static void on_push(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* Graves that every subscriber was told of. */
-static void bury(struct weft_xds_server *s, int type)
+static void bury(struct weft_xds_server *s, struct xscope *sc, int type)
 {
 	uint64_t told = UINT64_MAX;
 	struct xclient *c;
 	struct xstream *st;
 
 	TAILQ_FOREACH (c, &s->clients, list)
-		TAILQ_FOREACH (st, &c->streams, list)
-			if (st->subs[type].subscribed && st->subs[type].sent_seq < told)
-				told = st->subs[type].sent_seq;
-	weft_xds_table_bury(&s->tables[type], told);
+		TAILQ_FOREACH (st, &c->streams, list) {
+			const struct xsub *sub = &st->subs[type];
+
+			if (st->scope == sc && sub->subscribed)
+				told = smaller(told, smaller(sub->sent_seq, sub->gone_seq));
+		}
+	weft_xds_table_bury(&sc->tables[type], told);
+}
+
+static void bury_all(struct weft_xds_server *s)
+{
+	struct xscope *sc, *tmp;
+
+	HASH_ITER (hh, s->scopes, sc, tmp) {
+		for (int i = 0; i < WEFT_XDS_TYPES; i++)
+			if (!TAILQ_EMPTY(&sc->tables[i].graves))
+				bury(s, sc, i);
+		if (sc != s->common && !sc->n_streams && weft_xds_scope_empty(sc))
+			weft_xds_scope_free(s, sc);
+	}
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
@@ -391,12 +380,12 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		TAILQ_FOREACH (st, &c->streams, list)
 			for (int i = 0; i < WEFT_XDS_TYPES; i++)
 				if (st->subs[i].waiting && now - st->subs[i].waiting_ns > limit)
-					finish(st, GRPC_DEADLINE_EXCEEDED,
-					       "no answer to response %s of %s", st->subs[i].nonce,
-					       weft_xds_types[i]->brief);
-	for (int i = 0; i < WEFT_XDS_TYPES; i++)
-		if (!s->depth)
-			bury(s, i);
+					weft_xds_finish(st, GRPC_DEADLINE_EXCEEDED,
+							"no answer to response %s of %s",
+							st->subs[i].nonce,
+							weft_xds_types[i]->brief);
+	if (!s->depth)
+		bury_all(s);
 	TAILQ_FOREACH (l, &s->listeners, list)
 		event_add(l->ev, NULL);
 }
@@ -413,7 +402,7 @@ struct weft_xds_server *weft_xds_server_new(struct event_base *base,
 	s->nonce = weft_rand64(); /* a nonce of an earlier process is stale */
 	TAILQ_INIT(&s->clients);
 	TAILQ_INIT(&s->listeners);
-	weft_xds_tables_init(s);
+	s->common = weft_xds_scope_get(s, "");
 	s->ev_push = event_new(base, -1, 0, on_push, s);
 	s->ev_tick = event_new(base, -1, EV_PERSIST, on_tick, s);
 	if (!s->ev_push || !s->ev_tick || event_add(s->ev_tick, &tick))
@@ -444,6 +433,7 @@ int weft_xds_server_listen(struct weft_xds_server *s, int fd, struct weft_err *r
 
 void weft_xds_server_free(struct weft_xds_server *s)
 {
+	struct xscope *sc, *tmp;
 	struct xlistener *l;
 
 	if (!s)
@@ -456,7 +446,8 @@ void weft_xds_server_free(struct weft_xds_server *s)
 		close(l->fd);
 		free(l);
 	}
-	weft_xds_tables_done(s);
+	HASH_ITER (hh, s->scopes, sc, tmp)
+		weft_xds_scope_free(s, sc);
 	event_free(s->ev_push);
 	event_free(s->ev_tick);
 	free(s);

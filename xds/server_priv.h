@@ -35,23 +35,32 @@ struct xtable {
 	struct xalias *by_alias;
 	struct xres_list all;	 /* by seq */
 	struct xres_list graves; /* by seq */
-	uint64_t seq;
+	uint64_t seq, hash;	 /* hash: of all names and versions */
 	size_t live;
+};
+
+struct xscope { /* what one kind of client sees: all there is for it */
+	UT_hash_handle hh;
+	struct xtable tables[WEFT_XDS_TYPES];
+	size_t n_streams;
+	char name[];
 };
 
 struct xname {
 	UT_hash_handle hh;
 	TAILQ_ENTRY(xname) list;
-	bool due;      /* to be answered, found or not */
-	char *version; /* the client's, in a sub's known; NULL otherwise */
+	uint64_t stamp; /* of the last request that had it (state of the world) */
+	bool due;	/* to be answered, found or not */
+	char *version;	/* the client's, in a sub's known; NULL otherwise */
 	char name[];
 };
 TAILQ_HEAD(xname_list, xname);
 
 struct xsub { /* one type on one stream */
 	bool subscribed, wildcard, first, waiting;
-	uint64_t sent_seq;  /* changes up to here were sent or did not matter */
-	uint64_t start_seq; /* graves up to here were dug before the client asked */
+	bool named; /* names were given once: an empty list means none (state of the world) */
+	uint64_t sent_seq; /* changes up to here were sent or did not matter */
+	uint64_t gone_seq; /* the same of removals */
 	struct xname *names;
 	struct xname_list due;
 	struct xname *known; /* initial_resource_versions, until the first pass is over */
@@ -65,6 +74,10 @@ struct xstream {
 	struct weft_h2_stream *s;
 	struct weft_grpc_in in;
 	struct evbuffer *out;
+	struct xscope *scope; /* NULL: no request yet */
+	bool delta;
+	int only;	     /* the one type of this stream; -1: aggregated */
+	char *authorization; /* of the request; until it is admitted */
 	struct xsub subs[WEFT_XDS_TYPES];
 	char node[256];
 	int status; /* of gRPC; < 0: goes on */
@@ -75,6 +88,8 @@ struct xclient {
 	TAILQ_ENTRY(xclient) list;
 	struct weft_xds_server *server;
 	struct weft_xds_link *link;
+	pid_t pid;
+	uid_t uid;
 	TAILQ_HEAD(, xstream) streams;
 };
 
@@ -91,7 +106,7 @@ struct weft_xds_server {
 	TAILQ_HEAD(, xclient) clients;
 	TAILQ_HEAD(, xlistener) listeners;
 	size_t n_clients;
-	struct xtable tables[WEFT_XDS_TYPES];
+	struct xscope *scopes, *common; /* common: "" */
 	struct event *ev_push, *ev_tick;
 	uint64_t stamp, nonce;
 	int depth; /* begin without end */
@@ -99,8 +114,9 @@ struct weft_xds_server {
 };
 
 /* server_store.c */
-void weft_xds_tables_init(struct weft_xds_server *s);
-void weft_xds_tables_done(struct weft_xds_server *s);
+struct xscope *weft_xds_scope_get(struct weft_xds_server *s, const char *name);
+void weft_xds_scope_free(struct weft_xds_server *s, struct xscope *sc);
+bool weft_xds_scope_empty(const struct xscope *sc);		      /* no resource, no grave */
 struct xres *weft_xds_table_find(struct xtable *t, const char *name); /* live ones only */
 struct xalias *weft_xds_table_alias(struct xtable *t, const char *name);
 void weft_xds_table_bury(struct xtable *t,
@@ -111,8 +127,27 @@ void weft_xds_sub_open(struct xsub *sub, const struct xtable *t);
 void weft_xds_sub_done(struct xsub *sub);
 int weft_xds_sub_add(struct xsub *sub, const struct xtable *t, const char *name); /* -E2BIG */
 void weft_xds_sub_del(struct xsub *sub, const char *name);
+/* state of the world: these and no others. stamp is greater than any before. -E2BIG */
+int weft_xds_sub_set(struct xsub *sub, const struct xtable *t, char *const *names, size_t n,
+		     uint64_t stamp);
 void weft_xds_sub_known(struct xsub *sub, const char *name, const char *version);
 bool weft_xds_sub_has(const struct xsub *sub, const struct xres *r);
+
+/* server.c: ends the stream; the first reason counts. */
+enum {
+	GRPC_OK = 0,
+	GRPC_INVALID_ARGUMENT = 3,
+	GRPC_DEADLINE_EXCEEDED = 4,
+	GRPC_PERMISSION_DENIED = 7,
+	GRPC_RESOURCE_EXHAUSTED = 8,
+	GRPC_UNIMPLEMENTED = 12,
+	GRPC_INTERNAL = 13,
+};
+void weft_xds_finish(struct xstream *st, int status, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* server_request.c: a message of the client. */
+void weft_xds_request(struct xstream *st, const uint8_t *p, size_t n);
 
 /* server_push.c: puts the next response into st->out; false: there is none now. */
 bool weft_xds_stream_build(struct xstream *st);

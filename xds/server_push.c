@@ -17,6 +17,8 @@ struct batch {
 	struct xres **up;
 	char **gone; /* owned */
 	size_t n_up, n_gone, bytes;
+	bool silent; /* what is not there is not told */
+	bool made;   /* there is a response, if only an empty one */
 };
 
 static bool fits(const struct batch *b, size_t n)
@@ -92,7 +94,7 @@ static bool take_due(struct batch *b)
 		for (size_t i = 0; a && i < a->n; i++)
 			if (!add_up(b, a->v[i], i > 0))
 				return false;
-		if (!r && !a) {
+		if (!r && !a && !b->silent) {
 			if (!fits(b, strlen(n->name)))
 				return false;
 			add_gone(b, n->name);
@@ -121,23 +123,44 @@ static struct xres *first_after(struct xtable *t, uint64_t seq)
 static bool take_changes(struct batch *b)
 {
 	struct xsub *sub = b->sub;
-	bool same;
 
 	for (struct xres *r = first_after(b->table, sub->sent_seq); r; r = TAILQ_NEXT(r, all)) {
-		if (!weft_xds_sub_has(sub, r)) {
-			/* not asked for */
-		} else if (r->live) {
-			if (!add_up(b, r, false))
-				return false;
-		} else if (r->seq > sub->start_seq) {
+		if (r->live && weft_xds_sub_has(sub, r) && !add_up(b, r, false))
+			return false;
+		sub->sent_seq = r->seq;
+	}
+	sub->sent_seq = b->table->seq;
+	return true;
+}
+
+static struct xres *first_grave(struct xtable *t, uint64_t seq)
+{
+	struct xres *r, *first = NULL;
+
+	TAILQ_FOREACH_REVERSE(r, &t->graves, xres_list, grave)
+	{
+		if (r->seq <= seq)
+			break;
+		first = r;
+	}
+	return first;
+}
+
+static bool take_gone(struct batch *b)
+{
+	struct xsub *sub = b->sub;
+	bool same;
+
+	for (struct xres *r = first_grave(b->table, sub->gone_seq); r; r = TAILQ_NEXT(r, grave)) {
+		if (weft_xds_sub_has(sub, r)) {
 			if (!fits(b, strlen(r->name)))
 				return false;
 			known_take(sub, r->name, NULL, &same);
 			add_gone(b, r->name);
 		}
-		sub->sent_seq = r->seq;
+		sub->gone_seq = r->seq;
 	}
-	sub->sent_seq = b->table->seq;
+	sub->gone_seq = b->table->seq;
 	return true;
 }
 
@@ -162,7 +185,7 @@ static void fill_resource(Envoy__Service__Discovery__V3__Resource *r, Google__Pr
 			  const struct xres *x, const struct weft_xds_type *t)
 {
 	*r = (Envoy__Service__Discovery__V3__Resource)ENVOY__SERVICE__DISCOVERY__V3__RESOURCE__INIT;
-	google__protobuf__any__init(any);
+	*any = (Google__Protobuf__Any)GOOGLE__PROTOBUF__ANY__INIT;
 	any->type_url = (char *)t->url;
 	any->has_value = true;
 	any->value = (ProtobufCBinaryData){x->n, x->bytes};
@@ -219,22 +242,165 @@ static void write_response(struct batch *b, struct evbuffer *out, bool more)
 	free(any);
 }
 
+/* ---- state of the world */
+
+/* Types without a stream of their own do not carry their names: these go in a Resource. */
+static void fill_wrapped(Google__Protobuf__Any *any, const struct xres *x,
+			 const struct weft_xds_type *t)
+{
+	Envoy__Service__Discovery__V3__Resource r;
+	Google__Protobuf__Any inner;
+
+	fill_resource(&r, &inner, x, t);
+	*any = (Google__Protobuf__Any)GOOGLE__PROTOBUF__ANY__INIT;
+	any->type_url = (char *)"type.googleapis.com/envoy.service.discovery.v3.Resource";
+	any->has_value = true;
+	any->value.len = protobuf_c_message_get_packed_size(&r.base);
+	any->value.data = weft_xcalloc(1, any->value.len + 1);
+	protobuf_c_message_pack(&r.base, any->value.data);
+}
+
+static void write_sotw(struct batch *b, struct evbuffer *out)
+{
+	Envoy__Service__Discovery__V3__DiscoveryResponse m =
+		ENVOY__SERVICE__DISCOVERY__V3__DISCOVERY_RESPONSE__INIT;
+	Envoy__Config__Core__V3__ControlPlane plane = ENVOY__CONFIG__CORE__V3__CONTROL_PLANE__INIT;
+	Google__Protobuf__Any *any = weft_xcalloc(b->n_up + 1, sizeof(*any));
+	Google__Protobuf__Any **pv = weft_xcalloc(b->n_up + 1, sizeof(*pv));
+	bool wrap = !b->type->service;
+	char version[32];
+
+	for (size_t i = 0; i < b->n_up; i++) {
+		pv[i] = &any[i];
+		if (wrap) {
+			fill_wrapped(&any[i], b->up[i], b->type);
+			continue;
+		}
+		any[i] = (Google__Protobuf__Any)GOOGLE__PROTOBUF__ANY__INIT;
+		any[i].type_url = (char *)b->type->url;
+		any[i].has_value = true;
+		any[i].value = (ProtobufCBinaryData){b->up[i]->n, b->up[i]->bytes};
+	}
+	snprintf(version, sizeof(version), "%016llx", (unsigned long long)b->table->hash);
+	snprintf(b->sub->nonce, sizeof(b->sub->nonce), "%016llx",
+		 (unsigned long long)++b->server->nonce);
+	plane.identifier = (char *)"weft";
+	m.control_plane = &plane;
+	m.version_info = version;
+	m.type_url = (char *)b->type->url;
+	m.nonce = b->sub->nonce;
+	m.resources = pv;
+	m.n_resources = b->n_up;
+	write_message(out, &m.base);
+	for (size_t i = 0; wrap && i < b->n_up; i++)
+		free(any[i].value.data);
+	free(any);
+	free(pv);
+}
+
+static bool any_visible(struct batch *b, bool hold)
+{
+	struct xres *r;
+
+	for (r = first_after(b->table, b->sub->sent_seq); r; r = TAILQ_NEXT(r, all))
+		if (r->live && weft_xds_sub_has(b->sub, r))
+			return true;
+	for (r = hold ? NULL : first_grave(b->table, b->sub->gone_seq); r; r = TAILQ_NEXT(r, grave))
+		if (weft_xds_sub_has(b->sub, r))
+			return true;
+	return false;
+}
+
+static void drop_due(struct xsub *sub)
+{
+	struct xname *n;
+
+	while ((n = TAILQ_FIRST(&sub->due))) {
+		n->due = false;
+		TAILQ_REMOVE(&sub->due, n, list);
+	}
+}
+
+/* Everything that is asked for; while removals are held back, also what is gone. */
+static void take_whole(struct batch *b, bool hold)
+{
+	struct xsub *sub = b->sub;
+	bool changed = sub->first || !TAILQ_EMPTY(&sub->due) || any_visible(b, hold);
+	struct xres *r;
+
+	drop_due(sub);
+	TAILQ_FOREACH (r, &b->table->all, all)
+		if (changed && (r->live || (hold && r->seq > sub->gone_seq)) &&
+		    weft_xds_sub_has(sub, r))
+			add_up(b, r, true);
+	b->made |= changed;
+	sub->sent_seq = b->table->seq;
+	if (!hold)
+		sub->gone_seq = b->table->seq;
+}
+
+/* ---- a subscription's next response */
+
+/* Something that may still refer to what is gone has not been told or not been acked. */
+static bool holds(const struct xstream *st, int type)
+{
+	static const int after[] = {WEFT_XDS_INDEX_listener, WEFT_XDS_INDEX_route};
+
+	if (type != WEFT_XDS_INDEX_cluster && type != WEFT_XDS_INDEX_endpoint)
+		return false;
+	for (size_t i = 0; i < sizeof(after) / sizeof(after[0]); i++) {
+		const struct xsub *sub = &st->subs[after[i]];
+		uint64_t seq = st->scope->tables[after[i]].seq;
+
+		if (sub->subscribed && (sub->waiting || sub->first || !TAILQ_EMPTY(&sub->due) ||
+					sub->sent_seq != seq || sub->gone_seq != seq))
+			return true;
+	}
+	return false;
+}
+
+static bool take_all(struct batch *b, bool delta, bool hold)
+{
+	bool more;
+
+	if (!delta && b->type->whole) {
+		take_whole(b, hold);
+		return false;
+	}
+	more = !take_due(b) || !take_changes(b);
+	if (delta)
+		return more || (!hold && !take_gone(b)) || !take_known(b);
+	b->sub->gone_seq = b->table->seq; /* it cannot be said */
+	b->sub->first = false;
+	return more;
+}
+
 static bool sub_build(struct xstream *st, int type)
 {
 	struct weft_xds_server *s = st->client->server;
 	struct xsub *sub = &st->subs[type];
-	struct batch b = {
-		.server = s, .type = weft_xds_types[type], .table = &s->tables[type], .sub = sub};
-	bool more, made;
+	struct batch b = {.server = s,
+			  .type = weft_xds_types[type],
+			  .table = &st->scope->tables[type],
+			  .sub = sub,
+			  .silent = !st->delta};
+	uint64_t seq = b.table->seq;
+	bool more, hold;
 
-	if (!sub->subscribed || sub->waiting ||
-	    (!sub->first && TAILQ_EMPTY(&sub->due) && !sub->known && sub->sent_seq == b.table->seq))
+	if (!sub->subscribed || sub->waiting)
+		return false;
+	if (!sub->first && TAILQ_EMPTY(&sub->due) && !sub->known && sub->sent_seq == seq &&
+	    sub->gone_seq == seq)
 		return false;
 	s->stamp++;
-	more = !take_due(&b) || !take_changes(&b) || !take_known(&b);
-	made = sub->first || b.n_up || b.n_gone;
-	if (made) {
-		write_response(&b, st->out, more);
+	hold = holds(st, type);
+	more = take_all(&b, st->delta, hold);
+	b.made |= (sub->first && st->delta) || b.n_up || b.n_gone;
+	if (b.made) {
+		if (st->delta)
+			write_response(&b, st->out, more);
+		else
+			write_sotw(&b, st->out);
 		sub->first = false;
 		sub->waiting = true;
 		sub->waiting_ns = weft_now_ns();
@@ -243,15 +409,16 @@ static bool sub_build(struct xstream *st, int type)
 		free(b.gone[i]);
 	free(b.gone);
 	free(b.up);
-	return made;
+	return b.made;
 }
 
+/* Twice: what a later type has not to say may free what an earlier one held back. */
 bool weft_xds_stream_build(struct xstream *st)
 {
-	if (st->client->server->depth)
+	if (st->client->server->depth || !st->scope)
 		return false;
-	for (int i = 0; i < WEFT_XDS_TYPES; i++)
-		if (sub_build(st, i))
+	for (int i = 0; i < 2 * WEFT_XDS_TYPES; i++)
+		if (sub_build(st, i % WEFT_XDS_TYPES))
 			return true;
 	return false;
 }

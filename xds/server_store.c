@@ -5,14 +5,6 @@
 #include <stdio.h>
 #include <xxhash.h>
 
-void weft_xds_tables_init(struct weft_xds_server *s)
-{
-	for (int i = 0; i < WEFT_XDS_TYPES; i++) {
-		TAILQ_INIT(&s->tables[i].all);
-		TAILQ_INIT(&s->tables[i].graves);
-	}
-}
-
 static void aliases_free(char **v)
 {
 	for (size_t i = 0; v && v[i]; i++)
@@ -66,18 +58,56 @@ static void res_free(struct xtable *t, struct xres *r)
 	free(r);
 }
 
-void weft_xds_tables_done(struct weft_xds_server *s)
+static void table_done(struct xtable *t)
 {
-	for (int i = 0; i < WEFT_XDS_TYPES; i++) {
-		struct xtable *t = &s->tables[i];
-		struct xres *r;
+	struct xres *r;
 
-		while ((r = TAILQ_FIRST(&t->all))) {
-			if (r->live)
-				unindex(t, r);
-			res_free(t, r);
-		}
+	while ((r = TAILQ_FIRST(&t->all))) {
+		if (r->live)
+			unindex(t, r);
+		res_free(t, r);
 	}
+}
+
+static struct xscope *scope_find(const struct weft_xds_server *s, const char *name)
+{
+	struct xscope *sc;
+
+	HASH_FIND(hh, s->scopes, name, strlen(name), sc);
+	return sc;
+}
+
+struct xscope *weft_xds_scope_get(struct weft_xds_server *s, const char *name)
+{
+	struct xscope *sc = scope_find(s, name);
+	size_t len = strlen(name);
+
+	if (sc)
+		return sc;
+	sc = weft_xcalloc(1, sizeof(*sc) + len + 1);
+	memcpy(sc->name, name, len + 1);
+	for (int i = 0; i < WEFT_XDS_TYPES; i++) {
+		TAILQ_INIT(&sc->tables[i].all);
+		TAILQ_INIT(&sc->tables[i].graves);
+	}
+	HASH_ADD_KEYPTR(hh, s->scopes, sc->name, len, sc);
+	return sc;
+}
+
+void weft_xds_scope_free(struct weft_xds_server *s, struct xscope *sc)
+{
+	HASH_DEL(s->scopes, sc);
+	for (int i = 0; i < WEFT_XDS_TYPES; i++)
+		table_done(&sc->tables[i]);
+	free(sc);
+}
+
+bool weft_xds_scope_empty(const struct xscope *sc)
+{
+	for (int i = 0; i < WEFT_XDS_TYPES; i++)
+		if (!TAILQ_EMPTY(&sc->tables[i].all))
+			return false;
+	return true;
 }
 
 static struct xres *find_any(struct xtable *t, const char *name)
@@ -122,6 +152,13 @@ static struct xres *res_new(struct xtable *t, const char *name)
 	return r;
 }
 
+/* All versions together, in no order: what a state of the world is called. */
+static void stir(struct xtable *t, const struct xres *r)
+{
+	t->hash ^= XXH3_64bits_withSeed(r->version, strlen(r->version),
+					XXH3_64bits(r->name, strlen(r->name)));
+}
+
 static void touch(struct xtable *t, struct xres *r)
 {
 	r->seq = ++t->seq;
@@ -132,10 +169,8 @@ static void touch(struct xtable *t, struct xres *r)
 static void remove_one(struct xtable *t, struct xres *r)
 {
 	unindex(t, r);
-	free(r->bytes);
-	r->bytes = NULL;
-	r->n = 0;
-	r->live = false;
+	stir(t, r);
+	r->live = false; /* its bytes stay: who sees the whole state may be shown it until last */
 	t->live--;
 	touch(t, r);
 	TAILQ_INSERT_TAIL(&t->graves, r, grave);
@@ -181,12 +216,13 @@ static void set_one(struct xtable *t, struct xres *r, uint8_t *bytes, size_t n,
 	touch(t, r);
 }
 
-static struct xtable *table_of(struct weft_xds_server *s, const struct weft_xds_type *t)
+static struct xtable *table_of(struct xscope *sc, const struct weft_xds_type *t)
 {
-	for (int i = 0; i < WEFT_XDS_TYPES; i++)
-		if (weft_xds_types[i] == t)
-			return &s->tables[i];
-	abort(); /* not of types.def */
+	int i = weft_xds_type_index(t->url);
+
+	if (i < 0)
+		abort(); /* not of types.def */
+	return &sc->tables[i];
 }
 
 static void changed(struct weft_xds_server *s)
@@ -199,7 +235,14 @@ static void changed(struct weft_xds_server *s)
 void weft_xds_publish(struct weft_xds_server *s, const struct weft_xds_type *t, const char *name,
 		      const ProtobufCMessage *m, const char *const *aliases)
 {
-	struct xtable *tab = table_of(s, t);
+	weft_xds_publish_to(s, "", t, name, m, aliases);
+}
+
+void weft_xds_publish_to(struct weft_xds_server *s, const char *scope,
+			 const struct weft_xds_type *t, const char *name, const ProtobufCMessage *m,
+			 const char *const *aliases)
+{
+	struct xtable *tab = table_of(weft_xds_scope_get(s, scope), t);
 	struct xres *r = find_any(tab, name);
 	char version[20];
 	uint8_t *bytes;
@@ -222,7 +265,10 @@ void weft_xds_publish(struct weft_xds_server *s, const struct weft_xds_type *t, 
 	}
 	if (!r)
 		r = res_new(tab, name);
+	if (r->live)
+		stir(tab, r);
 	memcpy(r->version, version, sizeof(version));
+	stir(tab, r);
 	set_one(tab, r, bytes, n, aliases);
 	changed(s);
 }
@@ -238,7 +284,25 @@ void weft_xds_server_end(struct weft_xds_server *s)
 		event_active(s->ev_push, EV_TIMEOUT, 1);
 }
 
+void weft_xds_unpublish_all(struct weft_xds_server *s, const char *scope)
+{
+	struct xscope *sc = scope_find(s, scope);
+	struct xres *r, *next;
+
+	for (int i = 0; sc && i < WEFT_XDS_TYPES; i++) {
+		uint64_t last = sc->tables[i].seq; /* graves move to the end */
+
+		for (r = TAILQ_FIRST(&sc->tables[i].all); r && r->seq <= last; r = next) {
+			next = TAILQ_NEXT(r, all);
+			if (r->live)
+				remove_one(&sc->tables[i], r);
+		}
+	}
+	if (sc)
+		changed(s);
+}
+
 size_t weft_xds_server_count(const struct weft_xds_server *s, const struct weft_xds_type *t)
 {
-	return table_of((struct weft_xds_server *)s, t)->live;
+	return table_of(s->common, t)->live;
 }

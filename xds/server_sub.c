@@ -35,7 +35,7 @@ static void set_free(struct xname **set)
 void weft_xds_sub_open(struct xsub *sub, const struct xtable *t)
 {
 	sub->subscribed = sub->first = true;
-	sub->sent_seq = sub->start_seq = t->seq; /* a wildcard goes back to 0 */
+	sub->sent_seq = sub->gone_seq = t->seq; /* a wildcard goes back to 0 */
 	TAILQ_INIT(&sub->due);
 }
 
@@ -52,7 +52,7 @@ int weft_xds_sub_add(struct xsub *sub, const struct xtable *t, const char *name)
 	if (!strcmp(name, "*")) {
 		if (!sub->wildcard) {
 			sub->sent_seq = 0;
-			sub->start_seq = t->seq;
+			sub->gone_seq = t->seq;
 		}
 		sub->wildcard = true;
 		return 0;
@@ -84,6 +84,34 @@ void weft_xds_sub_del(struct xsub *sub, const char *name)
 		TAILQ_REMOVE(&sub->due, n, list);
 	HASH_DEL(sub->names, n);
 	free(n);
+}
+
+int weft_xds_sub_set(struct xsub *sub, const struct xtable *t, char *const *names, size_t n,
+		     uint64_t stamp)
+{
+	struct xname *x, *tmp;
+	bool wild = !n && !sub->named;
+
+	sub->named |= n > 0;
+	for (size_t i = 0; i < n; i++) {
+		if (!strcmp(names[i], "*")) {
+			wild = true;
+			continue;
+		}
+		x = name_find(sub->names, names[i]);
+		if (!x && weft_xds_sub_add(sub, t, names[i]))
+			return -E2BIG;
+		x = x ?: name_find(sub->names, names[i]);
+		x->stamp = stamp;
+	}
+	if (wild)
+		(void)weft_xds_sub_add(sub, t, "*");
+	else
+		sub->wildcard = false;
+	HASH_ITER (hh, sub->names, x, tmp)
+		if (x->stamp != stamp)
+			weft_xds_sub_del(sub, x->name);
+	return 0;
 }
 
 void weft_xds_sub_known(struct xsub *sub, const char *name, const char *version)

@@ -1,6 +1,6 @@
-/* The ADS server on foreign requests: the input is a row of messages, each behind two bytes of
- * length, sent on one stream. What the server answers is acked by nobody, so it must stay bounded.
- */
+/* The ADS server on foreign requests: a byte chooses the method, then comes a row of messages, each
+ * behind two bytes of length, sent on one stream. What the server answers is acked by nobody, so it
+ * must stay bounded. */
 #include "xds/server.c"
 
 #include "xds/proto/workload.pb-c.h"
@@ -57,13 +57,20 @@ static void drain(struct weft_h2 *h)
 }
 
 /* POST, http, authority, path, content-type as HPACK literals. */
-static size_t open_stream(uint8_t *b)
+static size_t open_stream(uint8_t *b, unsigned method)
 {
-	uint8_t block[256] = {0x83, 0x86, 0x01, 0x01, 'h', 0x04, sizeof(ads_path) - 1};
+	static const char *const methods[] = {
+		"/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
+		"/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+		"/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",
+		"/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
+	};
+	const char *path = methods[method % 4];
+	uint8_t block[256] = {0x83, 0x86, 0x01, 0x01, 'h', 0x04, (uint8_t)strlen(path)};
 	size_t n = 7;
 
-	memcpy(block + n, ads_path, sizeof(ads_path) - 1);
-	n += sizeof(ads_path) - 1;
+	memcpy(block + n, path, strlen(path));
+	n += strlen(path);
 	memcpy(block + n,
 	       "\x0f\x10\x10"
 	       "application/grpc",
@@ -84,14 +91,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		base = event_base_new();
 		s = fuzz_server(base);
 	}
+	if (!n)
+		return 0;
 	assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv));
-	client_new(s, sv[0]);
+	client_new(s, sv[0], getpid(), getuid());
 	c = TAILQ_FIRST(&s->clients);
 	h = weft_xds_link_h2(c->link);
 	weft_h2_recv(h, (const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
 	weft_h2_recv(h, b, frame(b, 4, 0, 0, NULL, 0));
-	weft_h2_recv(h, b, open_stream(b));
+	weft_h2_recv(h, b, open_stream(b, *data));
 	assert(!TAILQ_EMPTY(&c->streams));
+	data++;
+	n--;
 	while (n > 2) {
 		size_t len = (size_t)data[0] << 8 | data[1];
 
