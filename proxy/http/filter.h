@@ -44,9 +44,26 @@ void weft_stream_resume(struct weft_stream *s, const void *state,
 enum weft_flow weft_stream_reply(struct weft_stream *s, int status, const char *details,
 				 const char *body, void (*edit)(void *ctx, struct weft_headers *h),
 				 void *ctx);
-/* From now on, the request body is kept whole up to max bytes, then the stream is answered 413:
- * WAIT in headers()/data() until end. */
+/* The same with more to say: a body with any bytes, its type, a gRPC status of its own. Read only
+ * during the call. */
+struct weft_reply {
+	int status;
+	const char *details, *body;
+	size_t body_n;
+	const char *content_type; /* NULL: text/plain */
+	bool has_grpc_status;	  /* else from status */
+	int grpc_status;
+	void (*edit)(void *ctx, struct weft_headers *h);
+	void *ctx;
+};
+enum weft_flow weft_stream_answer(struct weft_stream *s, const struct weft_reply *r);
+/* For a filter that wants a whole body: called in headers(), which then says WAIT. Its data() is
+ * called when the body is complete, with all of it (then trailers(), where there are some and
+ * data() said WAIT); NEXT lets headers and body go on. Beyond max bytes: 413, for a response 500.
+ */
 void weft_stream_buffer_limit(struct weft_stream *s, enum weft_dir d, size_t max);
+/* The same, but beyond max bytes data() is called with what is there and end false. */
+void weft_stream_buffer_fill(struct weft_stream *s, enum weft_dir d, size_t max);
 struct evbuffer *
 weft_stream_buffered(struct weft_stream *s,
 		     enum weft_dir d); /* what is held for the filter that waits; NULL */
@@ -61,6 +78,10 @@ struct weft_headers *weft_stream_trailers(struct weft_stream *s, enum weft_dir d
 /* The route, found when first asked; NULL: none matches. Stays until cleared. */
 const struct weft_route *weft_stream_route(struct weft_stream *s);
 void weft_stream_clear_route(struct weft_stream *s); /* headers changed: look again when asked */
+/* weft_stream_route() is NULL because the virtual host wants TLS: redirect to https. */
+bool weft_stream_tls_redirect(struct weft_stream *s);
+/* The table that routes come from, NULL: not there; lives as long as the stream. */
+const struct weft_routes *weft_stream_routes(struct weft_stream *s);
 /* The route's (or virtual host's) own configuration for this filter, or NULL; most need not ask:
  * conf is it already. */
 const void *weft_stream_route_conf(struct weft_stream *s, const void *state);
@@ -88,10 +109,18 @@ bool weft_stream_response_full(const struct weft_stream *s);
 /* Internal redirect: the same stream begins again with changed request headers, from the first
  * filter. -1: not possible. */
 int weft_stream_restart(struct weft_stream *s);
+/* The same for a request whose whole body the terminal filter kept: drained on success. */
+int weft_stream_restart_body(struct weft_stream *s, struct evbuffer *body);
+/* The scheme of the connection itself is TLS. */
+bool weft_stream_is_tls(const struct weft_stream *s);
+/* The protocol asked for by an upgrade ("websocket"), "CONNECT", or NULL. */
+const char *weft_stream_upgrade(const struct weft_stream *s);
 
 #define HTTP_FILTER(name) extern const struct weft_http_filter weft_http_filter_##name;
 #include "proxy/http/filters/filters.def"
 #undef HTTP_FILTER
+/* Filters of higher layers and of tests, before any configuration is read. */
+void weft_http_filter_register(const struct weft_http_filter *f);
 const struct weft_http_filter *weft_http_filter_find(const ProtobufCMessageDescriptor *config);
 /* By per-route type: the filter whose per_route it is; NULL. */
 const struct weft_http_filter *weft_http_filter_by_name(const char *canonical_name);

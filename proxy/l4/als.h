@@ -34,5 +34,11 @@ int weft_access_logs_prepare(struct weft_cfg *c, const struct weft_path *at,
 			     const struct weft_access_logs **ret); /* NULL where n is 0 */
 void weft_access_logs_write(const struct weft_access_logs *l,
 			    const struct weft_format_in *in); /* NULL is fine */
+/* One filter by itself: local_reply_config's mappers. */
+struct weft_access_filter;
+int weft_access_filter_prepare(struct weft_cfg *c, const struct weft_path *at,
+			       const Envoy__Config__Accesslog__V3__AccessLogFilter *m,
+			       const struct weft_access_filter **ret);
+bool weft_access_filter_match(const struct weft_access_filter *f, const struct weft_format_in *in);
 void weft_access_logs_reopen(void); /* SIGUSR1, /reopen_logs: main thread */
 void weft_access_logs_flush(void);  /* before exit */
