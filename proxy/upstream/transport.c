@@ -290,6 +290,7 @@ int weft_transport_prepare(const struct weft_transport *t, const struct weft_tdi
 	ret->dial = (struct weft_dial){.to = want->to ? *want->to : want->host->addr,
 				       .unix_path = want->to ? NULL : want->host->unix_path,
 				       .connect_ms = t->cl->connect_ms};
+	ret->client = NULL;
 	ret->tls = (struct weft_io_tls){.handshake_ms = t->cl->connect_ms};
 	if (t->cl->priv)
 		bind_to(t->cl->priv, &ret->dial);

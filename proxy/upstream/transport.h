@@ -6,6 +6,7 @@
 #include "proxy/upstream/cluster_priv.h"
 #include "proxy/upstream/pool.h"
 
+struct weft_tls_client;
 struct weft_tsocket; /* one transport socket of a cluster */
 
 /* ---- any thread */
@@ -27,7 +28,7 @@ struct weft_tdial { /* on the caller's stack */
 	const char *ids[2];
 	const char *alpn[WEFT_TDIAL_ALPN + 1];
 	uint8_t preamble[WEFT_TDIAL_PREAMBLE];
-	char sni[256];
+	struct weft_tls_client *client; /* referenced; NULL: plain */
 };
 /* Everything weft_io_dial needs for `to` (a host's address, or another one of it). alpn: what is
  * offered unless the transport's own list says otherwise; NULL: nothing. 0; -EAGAIN: a secret is
