@@ -163,7 +163,7 @@ unit: build-unit ## unit tests and fuzzers' corpora only
 golden: build-scenario ## golden tests only: a file in, a file out
 	$(Q)$(RUN) $(RUN_GOLD)
 golden-update: build-scenario build-unit ## write the golden files anew and show what changed
-	$(Q)cd $(CURDIR) && WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/xds/golden_test >/dev/null; git diff --stat test/golden
+	$(Q)cd $(CURDIR) && for t in golden config_doc coverage_doc; do WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/xds/$${t}_test >/dev/null; done; git diff --stat test/golden docs
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/files.sh
 scenario: build-scenario ## scenarios only: two nodes with real programs in network namespaces, as root
 	$(Q)$(RUN) $(RUN_SCEN)

@@ -1,5 +1,4 @@
-/* Checks of configuration messages: rules, classes, Anys, places. With a coverage of its own.
- * also built: release */
+/* Checks of configuration messages: rules, classes, Anys, places. With a coverage of its own. */
 #define CFG_COVERAGE "test/unit/xds/cfg_coverage.def"
 #include "xds/cfg_kind.c"
 
