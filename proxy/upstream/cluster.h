@@ -27,8 +27,8 @@ enum weft_upstream_http {
 	WEFT_UP_DOWNSTREAM /* as the request came */
 };
 
-/* Index of the cluster scope's items: stats.def has STAT(name, kind, "help"), and STAT_AS(id, "name",
- * kind, "help") where the name has dots. */
+/* Index of the cluster scope's items: stats.def has STAT(name, kind, "help"), and STAT_AS(id,
+ * "name", kind, "help") where the name has dots. */
 enum weft_cluster_stat {
 #define STAT(name, kind, help) WEFT_CLUSTER_##name,
 #include "proxy/upstream/stats.def"
@@ -68,12 +68,9 @@ struct weft_cluster {
 	double preconnect_ratio, predictive_preconnect_ratio; /* 1.0, 0 */
 	uint32_t max_response_headers;
 	bool close_on_health_failure, drain_on_host_removal, round_trip_per_host_stats;
-	/* ORIGINAL_DST with use_http_header: the request header to put into weft_lb_ctx.original_dst
-	 * (lower case); NULL: none. */
+	/* ORIGINAL_DST with use_http_header: the request header to put into
+	 * weft_lb_ctx.original_dst (lower case); NULL: none. */
 	const char *original_dst_header;
-	/* auto_sni: the request's header that names the server (NULL: :authority); auto_san. */
-	bool auto_sni, auto_san_validation;
-	const char *auto_sni_header;
 	const struct weft_outlier_conf *outlier; /* NULL */
 	const struct weft_hc_conf *health;	 /* NULL */
 	size_t n_health;

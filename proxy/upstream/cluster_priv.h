@@ -29,8 +29,7 @@ struct weft_cluster_priv {
 	const struct weft_locality_conf *locality; /* balancer.c: panic, zone-aware, weights */
 	bool ignore_new_hosts_until_first_hc, close_on_host_set_change, ignore_health_on_removal;
 	unsigned merge_window_ms, cleanup_ms;
-	/* lb_conf's slow start; window 0: none */
-	const struct weft_slow_start *slow_start;
+	uint32_t panic_pct; /* healthy_panic_threshold; 0: no panic mode */
 	uint32_t override_statuses; /* bits 1 << HealthStatus */
 };
 

@@ -33,7 +33,7 @@ struct weft_host {
 	const char *hostname;	      /* "" */
 	struct weft_sockaddr hc_addr; /* where health checks go */
 	const char *hc_hostname;
-	bool hc_disabled;		   /* health_check_config.disable_active_health_check */
+	bool hc_disabled;		  /* health_check_config.disable_active_health_check */
 	const struct weft_sockaddr *more; /* additional_addresses, tried after addr */
 	size_t n_more;
 	uint64_t hash;		/* of text, for consistent hashing */

@@ -63,8 +63,8 @@ struct weft_lb_policy {
 	bool by_hash;
 	/* The message of ext.config that a cluster without load_balancing_policy means by lb_policy
 	 * and the fields that go with it, in a; NULL: it means another policy. */
-	const ProtobufCMessage *(*of_cluster)(
-		struct weft_arena *a, const struct Envoy__Config__Cluster__V3__Cluster *m);
+	const ProtobufCMessage *(*of_cluster)(struct weft_arena *a,
+					      const struct Envoy__Config__Cluster__V3__Cluster *m);
 	/* Makes the table of a list (may be the list itself). Main thread; in a; immutable. */
 	int (*build)(struct weft_arena *a, const struct weft_lb_list *l, const void *conf,
 		     const void **ret_table, struct weft_err *reterr);
@@ -104,7 +104,8 @@ const struct weft_endpoint_entry *weft_balancer_pick(const struct weft_balancer 
 						     struct weft_lb_memory *m,
 						     struct weft_lb_ctx *ctx,
 						     const char **ret_drop);
-/* Whether the priority's load (healthy and degraded), in percent, and panic; for admin and tests. */
+/* Whether the priority's load (healthy and degraded), in percent, and panic; for admin and tests.
+ */
 void weft_balancer_load(const struct weft_balancer *b, uint32_t priority, uint32_t *ret_healthy,
 			uint32_t *ret_degraded, bool *ret_panic);
 struct weft_lb_memory *weft_lb_memory_new(void);

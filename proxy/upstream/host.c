@@ -1,0 +1,96 @@
+#include "proxy/upstream/host.h"
+
+#include "proxy/core/arena.h"
+#include "proxy/core/worker.h"
+
+#include <string.h>
+#include <xxhash.h>
+
+enum { HOST_ARENA = 448 };
+static const uint32_t not_healthy = WEFT_HOST_FAILED_ACTIVE_HC | WEFT_HOST_FAILED_OUTLIER |
+				    WEFT_HOST_FAILED_EDS | WEFT_HOST_PENDING_ACTIVE_HC |
+				    WEFT_HOST_DRAINING_EDS | WEFT_HOST_EXCLUDED_IMMEDIATE_HC;
+static const uint32_t degraded = WEFT_HOST_DEGRADED_ACTIVE_HC | WEFT_HOST_DEGRADED_EDS;
+
+struct weft_host *weft_host_new(const struct weft_host_conf *c)
+{
+	struct weft_arena *a = weft_arena_new(HOST_ARENA);
+	struct weft_host *h = weft_arena_alloc(a, sizeof(*h));
+	char text[WEFT_SOCKADDR_TEXT];
+
+	h->arena = a;
+	atomic_init(&h->refs, 1);
+	h->addr = c->addr;
+	if (c->unix_path)
+		h->unix_path = weft_arena_strdup(a, c->unix_path);
+	h->text = h->unix_path
+			  ? h->unix_path
+			  : weft_arena_strdup(a, weft_sockaddr_text(&c->addr, text, sizeof(text)));
+	h->hostname = c->hostname && *c->hostname ? weft_arena_strdup(a, c->hostname) : "";
+	h->hc_hostname =
+		c->hc_hostname && *c->hc_hostname ? weft_arena_strdup(a, c->hc_hostname) : "";
+	h->hc_addr = c->hc_addr.ip.family ? c->hc_addr : c->addr;
+	h->hc_disabled = c->hc_disabled;
+	if (c->n_more)
+		h->more = weft_arena_memdup(a, c->more, c->n_more * sizeof(*c->more));
+	h->n_more = c->n_more;
+	h->hash = XXH64(h->text, strlen(h->text), 0);
+	atomic_init(&h->made_ns, weft_now_ns());
+	return h;
+}
+
+static bool same_text(const char *have, const char *want)
+{
+	return !strcmp(have ? have : "", want ? want : "");
+}
+
+bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c)
+{
+	const struct weft_sockaddr *hc = c->hc_addr.ip.family ? &c->hc_addr : &c->addr;
+
+	if (!same_text(h->unix_path, c->unix_path) || !same_text(h->hostname, c->hostname) ||
+	    !same_text(h->hc_hostname, c->hc_hostname) || h->hc_disabled != c->hc_disabled ||
+	    h->n_more != c->n_more)
+		return false;
+	for (size_t i = 0; i < c->n_more; i++)
+		if (!weft_sockaddr_eq(&h->more[i], &c->more[i]))
+			return false;
+	return weft_sockaddr_eq(&h->addr, &c->addr) && weft_sockaddr_eq(&h->hc_addr, hc);
+}
+
+void weft_host_ref(struct weft_host *h)
+{
+	atomic_fetch_add_explicit(&h->refs, 1, memory_order_relaxed);
+}
+
+void weft_host_unref(struct weft_host *h)
+{
+	if (h && atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) == 1)
+		weft_arena_free(h->arena);
+}
+
+bool weft_host_healthy(const struct weft_host *h)
+{
+	return !(atomic_load_explicit(&h->flags, memory_order_relaxed) & (not_healthy | degraded));
+}
+
+bool weft_host_degraded(const struct weft_host *h)
+{
+	uint32_t f = atomic_load_explicit(&h->flags, memory_order_relaxed);
+
+	return !(f & not_healthy) && (f & degraded);
+}
+
+void weft_hosts_ref(struct weft_hosts *h)
+{
+	atomic_fetch_add_explicit(&h->refs, 1, memory_order_relaxed);
+}
+
+void weft_hosts_unref(struct weft_hosts *h)
+{
+	if (!h || atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	for (size_t i = 0; i < h->n; i++)
+		weft_host_unref(h->v[i].host);
+	weft_arena_free(h->arena);
+}
