@@ -39,6 +39,16 @@ uint32_t weft_h2_streams(const struct weft_h2 *h)
 	return h->n_streams;
 }
 
+bool weft_h2_in_head(const struct weft_h2 *h)
+{
+	return h->in_head;
+}
+
+size_t weft_h2_queued(const struct weft_h2 *h)
+{
+	return nghttp2_session_get_outbound_queue_size(h->ng);
+}
+
 uint32_t weft_h2_peer_max_streams(const struct weft_h2 *h)
 {
 	return nghttp2_session_get_remote_settings(h->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
@@ -51,6 +61,8 @@ static void fill_defaults(struct weft_h2_conf *c)
 	c->conn_window = c->conn_window ?: DEFAULT_CONN_WINDOW;
 	c->max_frame = c->max_frame ?: DEFAULT_MAX_FRAME;
 	c->max_header_list = c->max_header_list ?: DEFAULT_HEADER_LIST;
+	c->max_headers = c->max_headers ?: WEFT_H2_HEADERS_MAX;
+	c->max_control = c->max_control ?: WEFT_H2_ACKS_MAX;
 	c->max_send_frame = c->max_send_frame ?: DEFAULT_SEND_FRAME;
 }
 
@@ -67,7 +79,10 @@ static nghttp2_session *session_new(struct weft_h2 *h)
 	nghttp2_option_set_no_auto_window_update(o, 1);
 	nghttp2_option_set_no_closed_streams(o, 1);
 	nghttp2_option_set_peer_max_concurrent_streams(o, DEFAULT_STREAMS);
-	nghttp2_option_set_max_outbound_ack(o, WEFT_H2_ACKS_MAX);
+	nghttp2_option_set_max_outbound_ack(o, h->conf.max_control);
+	nghttp2_option_set_max_send_header_block_length(o, WEFT_H2_SEND_BLOCK_MAX);
+	if (h->conf.set_table_size)
+		nghttp2_option_set_max_deflate_dynamic_table_size(o, h->conf.table_size);
 	nghttp2_option_set_max_settings(o, WEFT_H2_SETTINGS_MAX);
 	nghttp2_option_set_max_continuations(o, WEFT_H2_CONTINUATIONS_MAX);
 	/* Its own limit (33 a second) would cut tunnels whose clients abort a lot; ours looks at
@@ -89,12 +104,20 @@ static void submit_settings(struct weft_h2 *h)
 		{NGHTTP2_SETTINGS_MAX_FRAME_SIZE, c->max_frame},
 		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, c->max_header_list},
 		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+		{0, 0},
+		{0, 0},
 	};
+	size_t n = 4;
 
 	if (c->server)
 		e[3] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
 						c->max_streams};
-	if (nghttp2_submit_settings(h->ng, NGHTTP2_FLAG_NONE, e, sizeof(e) / sizeof(e[0])) ||
+	if (c->server && c->connect_protocol)
+		e[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1};
+	if (c->set_table_size)
+		e[n++] =
+			(nghttp2_settings_entry){NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, c->table_size};
+	if (nghttp2_submit_settings(h->ng, NGHTTP2_FLAG_NONE, e, n) ||
 	    nghttp2_session_set_local_window_size(h->ng, NGHTTP2_FLAG_NONE, 0,
 						  (int32_t)c->conn_window))
 		abort(); /* only values out of range: the program's mistake */

@@ -23,8 +23,9 @@ enum weft_h2_code {
 
 /* Limits that no configuration changes. NOISE and RAPID are counts in FLOOD_WINDOW_S. */
 enum {
-	WEFT_H2_HEADERS_MAX = 128,    /* fields of one block */
-	WEFT_H2_HEADERS_OUT_MAX = 32, /* fields we send in one block */
+	WEFT_H2_HEADERS_MAX = 128,	  /* default, fields of one block received */
+	WEFT_H2_HEADERS_OUT_MAX = 1024,	  /* fields we send in one block */
+	WEFT_H2_SEND_BLOCK_MAX = 1 << 20, /* bytes of one, before HPACK */
 	WEFT_H2_STREAM_WINDOW_MAX = 4 << 20,
 	WEFT_H2_FLOOD_WINDOW_S = 10,
 	WEFT_H2_NOISE_MAX = 10000,     /* PING, SETTINGS, PRIORITY, empty DATA, surplus credit */
@@ -52,14 +53,26 @@ struct weft_h2_conf {
 	uint32_t conn_window;	  /* bytes; 0: 16 MiB. Credit is returned on receipt. */
 	uint32_t max_frame;	  /* accepted; 0: 1 MiB */
 	uint32_t max_header_list; /* bytes accepted; 0: 16 KiB; beyond: the stream is refused */
-	uint32_t max_send_frame;  /* DATA payload sent, bytes; 0: 16375, so that frame + header fill
-				     one TLS record */
+	uint32_t max_headers;	  /* fields of a block accepted; 0: 128 */
+	uint32_t max_control;	  /* PING and SETTINGS answers waiting; 0: WEFT_H2_ACKS_MAX */
+	bool set_table_size;	  /* HPACK: table_size instead of 4096, both ways */
+	uint32_t table_size;
+	bool connect_protocol;	 /* server: takes extended CONNECT (RFC 8441) */
+	uint32_t max_send_frame; /* DATA payload sent, bytes; 0: 16375, so that frame + header fill
+				    one TLS record */
 };
 
+enum weft_h2_bad {
+	WEFT_H2_BAD_FIELD,     /* a name or value that may not be */
+	WEFT_H2_BAD_MESSAGE,   /* pseudo-headers, content-length, order */
+	WEFT_H2_BAD_TOO_LARGE, /* block */
+	WEFT_H2_BAD_TOO_MANY,  /* fields */
+};
 struct weft_h2_ops {
-	/* Request (server) or final response (client) headers. end: no body follows. 1xx are
-	 * skipped. */
+	/* Request (server) or final response (client) headers. end: no body follows. */
 	void (*headers)(struct weft_h2_stream *s, const struct weft_h2_headers *h, bool end);
+	/* Client: a 1xx; NULL: skipped. */
+	void (*informational)(struct weft_h2_stream *s, const struct weft_h2_headers *h);
 	/* Body bytes, valid during the call. Stream credit goes back by weft_h2_consume. */
 	void (*data)(struct weft_h2_stream *s, const uint8_t *p, size_t n);
 	void (*trailers)(struct weft_h2_stream *s,
@@ -75,6 +88,9 @@ struct weft_h2_ops {
 	 * INTERNAL_ERROR. Called only within weft_h2_send. Must not call weft_h2_resume for its own
 	 * stream. */
 	ssize_t (*pull)(struct weft_h2_stream *s, uint8_t *dst, size_t max, bool *ret_end);
+	/* The peer broke a rule with s: it will be (server, too many or too long fields: answered
+	 * 431 and) reset. A request of which headers() was not told has no user. May be NULL. */
+	void (*bad)(struct weft_h2 *h, struct weft_h2_stream *s, enum weft_h2_bad what);
 	void (*settings)(struct weft_h2 *h); /* the peer's first SETTINGS; may be NULL */
 	void (*goaway)(struct weft_h2 *h, uint32_t code, int32_t last_stream); /* may be NULL */
 	void (*pong)(struct weft_h2 *h);				       /* may be NULL */
@@ -110,6 +126,17 @@ struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_h
  * -E2BIG: too many headers. */
 int weft_h2_respond(struct weft_h2_stream *s, int status, const struct weft_h2_header *extra,
 		    size_t n, bool body);
+/* The head as it stands, ":status" first. Server: 1xx any number of times before the answer. */
+int weft_h2_send_head(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n,
+		      bool body);
+int weft_h2_send_interim(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n);
+/* Server: once our direction has ended, a peer that is still sending is stopped by
+ * RST_STREAM(NO_ERROR). */
+void weft_h2_stop_peer(struct weft_h2_stream *s);
+bool weft_h2_peer_reset(const struct weft_h2_stream *s); /* it came as RST_STREAM, or GOAWAY */
+void weft_h2_stream_bytes(const struct weft_h2_stream *s, uint64_t *ret_rx, uint64_t *ret_tx);
+bool weft_h2_in_head(const struct weft_h2 *h);	/* a header block was begun but not ended */
+size_t weft_h2_queued(const struct weft_h2 *h); /* frames waiting to be sent */
 /* Trailers to send once pull says end (gRPC status). Call before that pull returns. */
 int weft_h2_trailers(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n);
 void weft_h2_resume(struct weft_h2_stream *s);		  /* pull has bytes again */

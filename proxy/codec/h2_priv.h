@@ -16,6 +16,7 @@ struct weft_h2_stream {
 	void *user;
 	nghttp2_nv *trailers; /* owned; one block with its text */
 	size_t n_trailers;
+	uint64_t rx, tx; /* frames with their heads */
 	int32_t id;
 	bool announced : 1; /* the owner knows of it */
 	bool final : 1;	    /* request or final response headers were seen */
@@ -23,6 +24,8 @@ struct weft_h2_stream {
 	bool reset : 1;
 	bool too_big : 1;
 	bool bad : 1;
+	bool peer_reset : 1;
+	bool many : 1; /* too_big by the number of fields */
 	bool peer_ended : 1;
 	bool stop_peer : 1; /* once our answer, which is all, has gone out */
 };
@@ -41,6 +44,8 @@ struct weft_h2 {
 	struct weft_h2_conf conf;
 	TAILQ_HEAD(, weft_h2_stream) streams;
 	uint32_t n_streams;
+	struct weft_h2_stream *cur; /* whose block is being received */
+	bool in_head;
 	struct weft_h2_block block;
 	const uint8_t *rest; /* nghttp2's, of a frame that did not fit */
 	size_t rest_n;

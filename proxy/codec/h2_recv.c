@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADER_OVERHEAD = 32 }; /* RFC 9113 §10.5.1 */
+enum { HEADER_OVERHEAD = 32, FRAME_HEAD = 9 }; /* RFC 9113 §10.5.1 */
 
 time_t weft_h2_coarse_now(void)
 {
@@ -84,12 +84,22 @@ static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void 
 	return h->flood ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
+static void tell_bad(struct weft_h2_stream *s, enum weft_h2_bad what)
+{
+	if (s->h->ops->bad)
+		s->h->ops->bad(s->h, s, what);
+}
+
 /* Frames refused before they reached a stream, such as streams above the limit. */
 static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int code, void *user)
 {
 	struct weft_h2 *h = user;
 
+	struct weft_h2_stream *s = f->hd.stream_id ? weft_h2_stream_of(h, f->hd.stream_id) : NULL;
+
 	h->flood |= count_over(&h->rapid, WEFT_H2_RAPID_MAX);
+	if (s && code == NGHTTP2_ERR_HTTP_MESSAGING && !s->reset)
+		tell_bad(s, WEFT_H2_BAD_MESSAGE);
 	return 0;
 }
 
@@ -99,9 +109,12 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *f, void *u
 	struct weft_h2_stream *s;
 
 	weft_h2_block_clear(&h->block);
-	if (f->headers.cat != NGHTTP2_HCAT_REQUEST)
+	h->in_head = true;
+	if (f->headers.cat != NGHTTP2_HCAT_REQUEST) {
+		h->cur = weft_h2_stream_of(h, f->hd.stream_id);
 		return 0;
-	s = weft_h2_stream_new(h);
+	}
+	h->cur = s = weft_h2_stream_new(h);
 	s->id = f->hd.stream_id;
 	return nghttp2_session_set_stream_user_data(ng, s->id, s) ? NGHTTP2_ERR_CALLBACK_FAILURE
 								  : 0;
@@ -111,16 +124,17 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *f, nghttp2_rcbuf 
 		     nghttp2_rcbuf *value, uint8_t flags, void *user)
 {
 	struct weft_h2 *h = user;
-	struct weft_h2_stream *s = weft_h2_stream_of(h, f->hd.stream_id);
+	struct weft_h2_stream *s = h->cur;
 	struct weft_h2_block *b = &h->block;
 
 	if (!s || s->too_big)
 		return 0;
 	b->bytes += nghttp2_rcbuf_get_buf(name).len + nghttp2_rcbuf_get_buf(value).len +
 		    HEADER_OVERHEAD;
-	if (b->n == WEFT_H2_HEADERS_MAX || b->bytes > h->conf.max_header_list)
+	if (b->n == h->conf.max_headers || b->bytes > h->conf.max_header_list) {
 		s->too_big = true;
-	else
+		s->many = b->bytes <= h->conf.max_header_list;
+	} else
 		block_add(b, name, value);
 	return 0;
 }
@@ -128,10 +142,10 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *f, nghttp2_rcbuf 
 static int on_bad_header(nghttp2_session *ng, const nghttp2_frame *f, nghttp2_rcbuf *name,
 			 nghttp2_rcbuf *value, uint8_t flags, void *user)
 {
-	struct weft_h2_stream *s = weft_h2_stream_of(user, f->hd.stream_id);
+	struct weft_h2 *h = user;
 
-	if (s)
-		s->bad = true;
+	if (h->cur)
+		h->cur->bad = true;
 	return 0;
 }
 
@@ -140,6 +154,10 @@ static void refuse_block(struct weft_h2_stream *s)
 {
 	bool request = s->h->conf.server && !s->final;
 
+	if (s->bad)
+		tell_bad(s, WEFT_H2_BAD_FIELD);
+	else
+		tell_bad(s, s->many ? WEFT_H2_BAD_TOO_MANY : WEFT_H2_BAD_TOO_LARGE);
 	if (s->bad || !request || weft_h2_answer(s, 431, NULL, 0, false))
 		weft_h2_reset(s, s->bad ? WEFT_H2_PROTOCOL_ERROR : WEFT_H2_ENHANCE_YOUR_CALM);
 	s->final = true;
@@ -163,8 +181,11 @@ static void headers_done(struct weft_h2_stream *s, bool end)
 	} else if (s->reset) {
 		return;
 	} else if (!s->final) {
-		if (!h->conf.server && is_interim(&hs))
+		if (!h->conf.server && is_interim(&hs)) {
+			if (h->ops->informational)
+				h->ops->informational(s, &hs);
 			return;
+		}
 		s->final = s->announced = true;
 		h->ops->headers(s, &hs, end);
 	} else if (s->announced) {
@@ -181,11 +202,19 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *f, void *user)
 	struct weft_h2_stream *s = f->hd.stream_id ? weft_h2_stream_of(h, f->hd.stream_id) : NULL;
 	bool end = f->hd.flags & NGHTTP2_FLAG_END_STREAM;
 
+	if (s)
+		s->rx += FRAME_HEAD + f->hd.length;
 	switch (f->hd.type) {
 	case NGHTTP2_HEADERS:
 		if (s)
 			headers_done(s, end);
 		weft_h2_block_clear(&h->block);
+		h->cur = NULL;
+		h->in_head = false;
+		break;
+	case NGHTTP2_RST_STREAM:
+		if (s)
+			s->peer_reset = true;
 		break;
 	case NGHTTP2_DATA:
 		if (!s || !end)
@@ -238,6 +267,8 @@ static int on_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
 	if (s->announced)
 		h->ops->closed(s, code);
 	nghttp2_session_set_stream_user_data(ng, id, NULL);
+	if (h->cur == s)
+		h->cur = NULL;
 	weft_h2_stream_free(s);
 	return 0;
 }

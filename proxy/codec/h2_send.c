@@ -12,15 +12,17 @@ enum {
 static int on_sent(nghttp2_session *ng, const nghttp2_frame *f, void *user)
 {
 	struct weft_h2 *h = user;
-	struct weft_h2_stream *s;
+	struct weft_h2_stream *s = f->hd.stream_id ? weft_h2_stream_of(h, f->hd.stream_id) : NULL;
 
+	if (s)
+		s->tx += FRAME_HEAD + f->hd.length;
 	switch (f->hd.type) {
 	case NGHTTP2_GOAWAY: /* nghttp2 ends the session by itself on protocol errors */
 		h->dead |= f->goaway.error_code && !h->goaway_sent;
 		break;
 	case NGHTTP2_HEADERS:
-		s = weft_h2_stream_of(h, f->hd.stream_id);
-		if (s && s->stop_peer && !s->peer_ended)
+	case NGHTTP2_DATA:
+		if (s && (f->hd.flags & NGHTTP2_FLAG_END_STREAM) && s->stop_peer && !s->peer_ended)
 			nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id, WEFT_H2_NO_ERROR);
 		break;
 	default:

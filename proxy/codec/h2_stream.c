@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ANSWER_MAX = 32 }; /* fields weft_h2_respond takes beside :status */
+
 const char *weft_h2_headers_get(const struct weft_h2_headers *h, const char *name)
 {
 	size_t len = strlen(name);
@@ -52,7 +54,7 @@ static nghttp2_data_provider body_of(struct weft_h2_stream *s)
 struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_header *v, size_t n,
 				       bool body, void *user)
 {
-	nghttp2_nv nv[WEFT_H2_HEADERS_OUT_MAX];
+	nghttp2_nv few[64], *nv = few;
 	nghttp2_data_provider dp;
 	struct weft_h2_stream *s;
 
@@ -60,6 +62,8 @@ struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_h
 	    h->n_streams >= weft_h2_peer_max_streams(h) ||
 	    !nghttp2_session_check_request_allowed(h->ng))
 		return NULL;
+	if (n > sizeof(few) / sizeof(few[0]))
+		nv = weft_xcalloc(n, sizeof(*nv));
 	for (size_t i = 0; i < n; i++)
 		to_nv(&nv[i], v[i].name, v[i].name_len, v[i].value, v[i].value_len);
 	s = weft_h2_stream_new(h);
@@ -67,6 +71,8 @@ struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_h
 	s->announced = true;
 	dp = body_of(s);
 	s->id = nghttp2_submit_request(h->ng, NULL, nv, n, body ? &dp : NULL, s);
+	if (nv != few)
+		free(nv);
 	if (s->id < 0) {
 		weft_h2_stream_free(s);
 		return NULL;
@@ -77,14 +83,14 @@ struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_h
 int weft_h2_answer(struct weft_h2_stream *s, int status, const struct weft_h2_header *extra,
 		   size_t n, bool body)
 {
-	nghttp2_nv nv[1 + WEFT_H2_HEADERS_OUT_MAX];
+	nghttp2_nv nv[1 + ANSWER_MAX];
 	nghttp2_data_provider dp = body_of(s);
 	char text[12];
 	int len;
 
 	if (!s->h->conf.server || s->reset || s->answered || status < 200 || status > 599)
 		return -EINVAL;
-	if (n > WEFT_H2_HEADERS_OUT_MAX)
+	if (n > ANSWER_MAX)
 		return -E2BIG;
 	len = snprintf(text, sizeof(text), "%d", status);
 	to_nv(&nv[0], ":status", 7, text, (size_t)len);
@@ -133,6 +139,63 @@ int weft_h2_trailers(struct weft_h2_stream *s, const struct weft_h2_header *v, s
 		text = value + v[i].value_len;
 	}
 	return 0;
+}
+
+static int submit(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n,
+		  const nghttp2_data_provider *body, bool interim)
+{
+	nghttp2_nv few[64], *nv = few;
+	int r;
+
+	if (!s->h->conf.server || s->reset || s->answered)
+		return -EINVAL;
+	if (n > WEFT_H2_HEADERS_OUT_MAX)
+		return -E2BIG;
+	if (n > sizeof(few) / sizeof(few[0]))
+		nv = weft_xcalloc(n, sizeof(*nv));
+	for (size_t i = 0; i < n; i++)
+		to_nv(&nv[i], v[i].name, v[i].name_len, v[i].value, v[i].value_len);
+	if (interim)
+		r = nghttp2_submit_headers(s->h->ng, NGHTTP2_FLAG_NONE, s->id, NULL, nv, n, NULL);
+	else
+		r = nghttp2_submit_response(s->h->ng, s->id, nv, n, body);
+	if (nv != few)
+		free(nv);
+	return r ? -EINVAL : 0;
+}
+
+int weft_h2_send_head(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n, bool body)
+{
+	nghttp2_data_provider dp = body_of(s);
+	int r = submit(s, v, n, body ? &dp : NULL, false);
+
+	if (r)
+		return r;
+	s->answered = true;
+	weft_h2_credit(&s->h->noise, 1);
+	weft_h2_credit(&s->h->rapid, 1);
+	return 0;
+}
+
+int weft_h2_send_interim(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n)
+{
+	return submit(s, v, n, NULL, true);
+}
+
+void weft_h2_stop_peer(struct weft_h2_stream *s)
+{
+	s->stop_peer = true;
+}
+
+bool weft_h2_peer_reset(const struct weft_h2_stream *s)
+{
+	return s->peer_reset;
+}
+
+void weft_h2_stream_bytes(const struct weft_h2_stream *s, uint64_t *ret_rx, uint64_t *ret_tx)
+{
+	*ret_rx = s->rx;
+	*ret_tx = s->tx;
 }
 
 void weft_h2_resume(struct weft_h2_stream *s)
