@@ -114,3 +114,5 @@ const char *weft_vhost_name(const struct weft_vhost *v);
 const Envoy__Config__Route__V3__VirtualHost *weft_vhost_msg(const struct weft_vhost *v);
 /* metadata_match of a weighted entry; NULL. */
 const Envoy__Config__Core__V3__Metadata *weft_weighted_metadata(const struct weft_weighted *w);
+/* A predicate of internal redirects allows this route (allow_listed_routes). */
+bool weft_route_allowed_redirect(const struct weft_route *r, const char *to);

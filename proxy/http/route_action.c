@@ -396,3 +396,13 @@ const Envoy__Config__Core__V3__Metadata *weft_weighted_metadata(const struct wef
 {
 	return w ? w->metadata_match : NULL;
 }
+
+bool weft_route_allowed_redirect(const struct weft_route *r, const char *to)
+{
+	size_t i;
+
+	for (i = 0; i < r->priv->n_redirect_to; i++)
+		if (!strcmp(r->priv->redirect_to[i], to))
+			return true;
+	return false;
+}

@@ -2,6 +2,9 @@
 #include "proxy/http/route_priv.h"
 
 #include "proxy/upstream/cluster.h"
+#include "xds/proto/envoy/extensions/internal_redirect/allow_listed_routes/v3/allow_listed_routes_config.pb-c.h"
+#include "xds/proto/envoy/extensions/internal_redirect/previous_routes/v3/previous_routes_config.pb-c.h"
+#include "xds/proto/envoy/extensions/internal_redirect/safe_cross_scheme/v3/safe_cross_scheme_config.pb-c.h"
 #include "xds/proto/envoy/extensions/path/rewrite/uri_template/v3/uri_template_rewrite.pb-c.h"
 #include <errno.h>
 #include <string.h>
@@ -288,6 +291,54 @@ static int retry_and_times(struct weft_cfg *c, const struct weft_path *at,
 	return err;
 }
 
+static int redirect_policy(struct weft_cfg *c, const struct weft_path *at,
+			   const Envoy__Config__Route__V3__RouteAction *m, struct weft_route *r)
+{
+	const Envoy__Config__Route__V3__InternalRedirectPolicy *p = m->internal_redirect_policy;
+	struct weft_path pp = {at, "internal_redirect_policy", -1},
+			 pc = {&pp, "redirect_response_codes", -1};
+	size_t i;
+	int err = 0;
+
+	r->internal_redirect = p != NULL;
+	if (!p)
+		return 0;
+	for (i = 0; i < p->n_redirect_response_codes; i++)
+		if (p->redirect_response_codes[i] < 301 || p->redirect_response_codes[i] > 308 ||
+		    (p->redirect_response_codes[i] > 303 && p->redirect_response_codes[i] < 307))
+			err = weft_cfg_fail(c, &pc, "must be 301, 302, 303, 307 or 308, has %u",
+					    p->redirect_response_codes[i]);
+	for (i = 0; i < p->n_predicates; i++) {
+		struct weft_path pi = {&pp, "predicates", (int)i}, pt = {&pi, "typed_config", -1};
+		const ProtobufCMessage *any;
+
+		if (!p->predicates[i]->typed_config) {
+			err = weft_cfg_fail(c, &pi, "typed_config must be set");
+			continue;
+		}
+		any = weft_cfg_any(c, &pt, p->predicates[i]->typed_config, NULL);
+		if (!any) {
+			err = -EINVAL;
+		} else if (
+			any->descriptor ==
+			&envoy__extensions__internal_redirect__allow_listed_routes__v3__allow_listed_routes_config__descriptor) {
+			const Envoy__Extensions__InternalRedirect__AllowListedRoutes__V3__AllowListedRoutesConfig
+				*a = (const void *)any;
+
+			r->priv->redirect_to = a->allowed_route_names;
+			r->priv->n_redirect_to = a->n_allowed_route_names;
+		} else if (
+			any->descriptor !=
+				&envoy__extensions__internal_redirect__previous_routes__v3__previous_routes_config__descriptor &&
+			any->descriptor !=
+				&envoy__extensions__internal_redirect__safe_cross_scheme__v3__safe_cross_scheme_config__descriptor) {
+			err = weft_cfg_fail(c, &pt, "%s is not a predicate that is supported",
+					    any->descriptor->name);
+		}
+	}
+	return err;
+}
+
 int route_action_prepare(struct weft_cfg *c, const struct weft_path *at,
 			 const Envoy__Config__Route__V3__RouteAction *m, struct weft_route *r)
 {
@@ -331,7 +382,7 @@ int route_action_prepare(struct weft_cfg *c, const struct weft_path *at,
 					     m->n_request_mirror_policies, &r->mirrors);
 		r->n_mirrors = m->n_request_mirror_policies;
 	}
-	r->internal_redirect = m->internal_redirect_policy != NULL;
+	err |= redirect_policy(c, at, m, r);
 	err |= rewrite_prepare(c, at, m, r);
 	err |= upgrades_prepare(c, at, m, r);
 	err |= retry_and_times(c, at, m, r);

@@ -86,6 +86,8 @@ struct weft_route_priv {
 	const struct route_upgrade *upgrades;
 	size_t n_upgrades;
 	struct route_redirect *redirect;
+	char *const *redirect_to; /* routes that internal redirects may go to */
+	size_t n_redirect_to;
 	/* direct response */
 	int status;
 	const char *body;

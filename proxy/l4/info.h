@@ -50,6 +50,7 @@ struct weft_info {
 	const char *up_failure;	 /* transport failure reason; NULL */
 	const char *up_protocol; /* "HTTP/1.1" … NULL */
 	unsigned attempts;
+	unsigned internal_redirects;
 	const char *request_id; /* NULL */
 	const char *trace_id;	/* NULL */
 	struct weft_meta *meta;

@@ -123,6 +123,7 @@ const Google__Protobuf__Value *weft_struct_get(const Google__Protobuf__Struct *s
 /* Follows keys; NULL: absent. */
 const Google__Protobuf__Value *weft_struct_path(const Google__Protobuf__Struct *s,
 						const char *const *path, size_t n);
+bool weft_value_equal(const Google__Protobuf__Value *a, const Google__Protobuf__Value *b);
 /* filter_metadata[ns] of a Metadata message; NULL. */
 const Google__Protobuf__Struct *weft_metadata_ns(const Envoy__Config__Core__V3__Metadata *m,
 						 const char *ns);

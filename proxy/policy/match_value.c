@@ -199,3 +199,39 @@ const Google__Protobuf__Struct *weft_metadata_ns(const Envoy__Config__Core__V3__
 			return m->filter_metadata[i]->value;
 	return NULL;
 }
+
+bool weft_value_equal(const Google__Protobuf__Value *a, const Google__Protobuf__Value *b)
+{
+	size_t i;
+
+	if (a->kind_case != b->kind_case)
+		return false;
+	switch (a->kind_case) {
+	case GOOGLE__PROTOBUF__VALUE__KIND_NUMBER_VALUE:
+		return a->number_value == b->number_value;
+	case GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE:
+		return !strcmp(a->string_value, b->string_value);
+	case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE:
+		return !a->bool_value == !b->bool_value;
+	case GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE:
+		if (a->list_value->n_values != b->list_value->n_values)
+			return false;
+		for (i = 0; i < a->list_value->n_values; i++)
+			if (!weft_value_equal(a->list_value->values[i], b->list_value->values[i]))
+				return false;
+		return true;
+	case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE:
+		if (a->struct_value->n_fields != b->struct_value->n_fields)
+			return false;
+		for (i = 0; i < a->struct_value->n_fields; i++) {
+			const Google__Protobuf__Value *v =
+				weft_struct_get(b->struct_value, a->struct_value->fields[i]->key);
+
+			if (!v || !weft_value_equal(a->struct_value->fields[i]->value, v))
+				return false;
+		}
+		return true;
+	default:
+		return true;
+	}
+}

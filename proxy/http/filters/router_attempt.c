@@ -1,0 +1,529 @@
+/* One attempt of a request: host, place on a session, exchange, answer. */
+#include "proxy/http/filters/router_priv.h"
+
+#include "proxy/core/worker.h"
+#include "proxy/upstream/transport.h"
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct weft_timers *timers(struct router *r)
+{
+	return weft_timers_of(weft_stream_worker(r->s));
+}
+
+#define ROUTER_OF(t, field) ((struct router *)((char *)(t)-offsetof(struct router, field)))
+
+static void on_total(struct weft_timer *t)
+{
+	router_timeout(ROUTER_OF(t, total), false);
+}
+
+static void on_per_try(struct weft_timer *t)
+{
+	struct router *r = ROUTER_OF(t, per_try);
+
+	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_per_try_timeout, 1);
+	router_timeout(r, true);
+}
+
+static void on_per_try_idle(struct weft_timer *t)
+{
+	struct router *r = ROUTER_OF(t, per_try_idle);
+
+	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_per_try_idle_timeout, 1);
+	router_timeout(r, true);
+}
+
+static void on_life(struct weft_timer *t)
+{
+	struct router *r = ROUTER_OF(t, life);
+
+	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_max_duration_reached, 1);
+	weft_info_flag(weft_stream_info(r->s), WEFT_FLAG_UMSDR);
+	if (r->started) {
+		r->over = true;
+		router_free_attempt(r, true);
+		weft_stream_cut(r->s, WEFT_RESET_LOCAL, "upstream_max_stream_duration_reached");
+		return;
+	}
+	router_reply(r, 504, WEFT_FLAG_UMSDR, "upstream_max_stream_duration_reached",
+		     "upstream max stream duration reached", false);
+}
+
+void router_arm_request_done(struct router *r)
+{
+	uint64_t now;
+
+	if (!r->req_end || r->started || !(r->timeout_ms || r->per_try_ms))
+		return;
+	now = router_now(r);
+	if (r->timeout_ms && !weft_timer_is_set(&r->total))
+		weft_timer_set(timers(r), &r->total, r->timeout_ms, now, on_total);
+	if (r->per_try_ms && r->x && !weft_timer_is_set(&r->per_try))
+		weft_timer_set(timers(r), &r->per_try, r->per_try_ms, now, on_per_try);
+}
+
+static void touch_idle(struct router *r, uint64_t now)
+{
+	if (r->per_try_idle_ms)
+		weft_timer_set(timers(r), &r->per_try_idle, r->per_try_idle_ms, now,
+			       on_per_try_idle);
+}
+
+/* ---- the answer */
+static int grpc_http_status(const struct weft_headers *h)
+{
+	const char *v = weft_headers_value(h, WEFT_H_GRPC_STATUS);
+
+	switch (*v ? strtol(v, NULL, 10) : -1) {
+	case 0:
+		return 200;
+	case 1:
+		return 499;
+	case 3:
+	case 9:
+	case 11:
+		return 400;
+	case 4:
+		return 504;
+	case 5:
+		return 404;
+	case 6:
+	case 10:
+		return 409;
+	case 7:
+		return 403;
+	case 8:
+		return 429;
+	case 12:
+		return 501;
+	case 14:
+		return 503;
+	case 16:
+		return 401;
+	case 2:
+	case 13:
+	case 15:
+		return 500;
+	default:
+		return 0;
+	}
+}
+
+static void count_answer(struct router *r, const struct weft_headers *h, int status)
+{
+	struct weft_cluster *c = r->wc->cluster;
+	int code = status, grpc = weft_stream_is_grpc(r->s) ? grpc_http_status(h) : 0;
+
+	if (grpc && status == 200)
+		code = grpc;
+	if (!(grpc && r->conf->grpc_failures_quiet))
+		weft_scope_code(c->scope, (unsigned)code);
+	weft_host_outcome(r->wc, r->lease->host, WEFT_OUT_CODE, code);
+	weft_scope_record(c->scope, WEFT_CLUSTER_upstream_rq_time,
+			  (router_now(r) - r->try_start_ns) / 1000000);
+}
+
+static void own_headers(struct router *r, struct weft_headers *h, uint64_t now)
+{
+	struct weft_info *info = weft_stream_info(r->s);
+	struct weft_format_in in = {.info = info, .req = r->req, .resp = h};
+	char text[24];
+	int n;
+
+	if (!r->conf->suppress) {
+		n = snprintf(text, sizeof(text), "%llu",
+			     (unsigned long long)((now - r->try_start_ns) / 1000000));
+		weft_headers_set_id(h, WEFT_H_X_ENVOY_UPSTREAM_SERVICE_TIME, text, (size_t)n);
+	}
+	if (r->route->include_attempt_count_in_response) {
+		n = snprintf(text, sizeof(text), "%u", r->tries);
+		weft_headers_set_id(h, WEFT_H_X_ENVOY_ATTEMPT_COUNT, text, (size_t)n);
+	}
+	if (r->set_cookie)
+		weft_headers_add_id(h, WEFT_H_SET_COOKIE, r->set_cookie, strlen(r->set_cookie));
+	weft_route_response(r->route, r->weighted, &in, h);
+}
+
+static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
+{
+	struct router *r = weft_exchange_user(x);
+	struct weft_info *info = weft_stream_info(r->s);
+	uint64_t now = router_now(r);
+	int status = weft_headers_status(h);
+
+	info->up_first_rx_ns = info->up_last_rx_ns = now;
+	touch_idle(r, now);
+	count_answer(r, h, status);
+	if (router_retry_headers(r, h) && router_retry(r, h))
+		return;
+	router_retry_done(r, status < 500);
+	if (r->route->internal_redirect && router_redirect(r, h))
+		return;
+	weft_timer_clear(&r->per_try);
+	r->started = true;
+	r->over = end;
+	own_headers(r, h, now);
+	if (end)
+		weft_timer_clear(&r->total);
+	weft_stream_respond_headers(r->s, h, end);
+}
+
+static void x_informational(struct weft_exchange *x, struct weft_headers *h)
+{
+	struct router *r = weft_exchange_user(x);
+
+	weft_stream_respond_informational(r->s, h);
+}
+
+static void x_data(struct weft_exchange *x, struct evbuffer *b, bool end)
+{
+	struct router *r = weft_exchange_user(x);
+	struct weft_info *info = weft_stream_info(r->s);
+
+	if (r->per_try_idle_ms) {
+		info->up_last_rx_ns = router_now(r);
+		touch_idle(r, info->up_last_rx_ns);
+	}
+	if (end) {
+		info->up_last_rx_ns = router_now(r);
+		r->over = true;
+		weft_timer_clear(&r->total);
+	}
+	weft_stream_respond_data(r->s, b, end);
+}
+
+static void x_trailers(struct weft_exchange *x, struct weft_headers *h)
+{
+	struct router *r = weft_exchange_user(x);
+
+	weft_stream_info(r->s)->up_last_rx_ns = router_now(r);
+	r->over = true;
+	weft_timer_clear(&r->total);
+	weft_stream_respond_trailers(r->s, h);
+}
+
+static void x_writable(struct weft_exchange *x)
+{
+	struct router *r = weft_exchange_user(x);
+
+	if (r->paused_down) {
+		r->paused_down = false;
+		weft_stream_unpause(r->s, WEFT_REQUEST);
+	}
+}
+
+static void x_reset(struct weft_exchange *x, enum weft_reset why)
+{
+	struct router *r = weft_exchange_user(x);
+	struct weft_stream *s = r->s;
+	struct weft_info *info = weft_stream_info(s);
+	const char *detail = weft_exchange_detail(x);
+
+	r->x = NULL;
+	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_rx_reset, 1);
+	if (*detail)
+		info->up_failure = weft_arena_strdup(weft_stream_arena(s), detail);
+	if (!r->started) {
+		router_failed(r, why, detail);
+		return;
+	}
+	if (r->over) /* the answer was whole: only our own request was cut */
+		return;
+	r->over = true;
+	weft_host_outcome(r->wc, r->lease->host, WEFT_OUT_LOCAL_RESET, 0);
+	router_free_attempt(r, false);
+	weft_info_flag(info, why == WEFT_RESET_PROTOCOL ? WEFT_FLAG_UPE : WEFT_FLAG_UC);
+	weft_stream_cut(s, WEFT_RESET_REMOTE,
+			"upstream_reset_after_response_started{remote_reset}");
+}
+
+static void x_done(struct weft_exchange *x)
+{
+	struct router *r = weft_exchange_user(x);
+
+	r->x = NULL;
+	router_free_attempt(r, false);
+}
+
+static const struct weft_exchange_ops x_ops = {
+	.headers = x_headers,
+	.informational = x_informational,
+	.data = x_data,
+	.trailers = x_trailers,
+	.writable = x_writable,
+	.reset = x_reset,
+	.done = x_done,
+};
+
+/* ---- the request */
+void router_send_body(struct router *r)
+{
+	struct weft_info *info = weft_stream_info(r->s);
+	bool end = r->req_end && !r->trailers;
+
+	if (!r->x) { /* waits for a connection: not without limit */
+		if (r->out && !r->paused_down && evbuffer_get_length(r->out) > ROUTER_KEPT_MAX) {
+			r->paused_down = true;
+			weft_stream_pause(r->s, WEFT_REQUEST);
+		}
+		router_arm_request_done(r);
+		return;
+	}
+	if (r->sent_end)
+		return;
+	if ((r->out && evbuffer_get_length(r->out)) || end) {
+		if (!r->out)
+			r->out = evbuffer_new();
+		r->sent_end = end;
+		if (!weft_exchange_send_data(r->x, r->out, end) && !end && !r->paused_down) {
+			r->paused_down = true;
+			weft_scope_add(r->wc->cluster->scope,
+				       WEFT_CLUSTER_upstream_flow_control_backed_up_total, 1);
+			weft_stream_pause(r->s, WEFT_REQUEST);
+		}
+	}
+	if (r->trailers && r->req_end && !r->sent_end) {
+		r->sent_end = true;
+		weft_exchange_send_trailers(r->x, r->trailers);
+	}
+	if (r->sent_end)
+		info->up_last_tx_ns = router_now(r);
+	router_arm_request_done(r);
+}
+
+static void note_upstream(struct router *r)
+{
+	struct weft_info *info = weft_stream_info(r->s);
+	const struct weft_io_info *io = weft_io_info(weft_session_io(r->lease->session));
+
+	info->up_local = io->local;
+	info->up_remote = io->remote;
+	info->up_conn_id = io->id;
+	info->up_tls = io->tls;
+	info->up_protocol =
+		weft_session_version(r->lease->session) == WEFT_HTTP_2 ? "HTTP/2" : "HTTP/1.1";
+}
+
+static void open_exchange(struct router *r)
+{
+	struct weft_stream *s = r->s;
+	struct weft_info *info = weft_stream_info(s);
+	bool body = r->body_expected || weft_stream_upgrade(s);
+	char text[16];
+	int n, err;
+
+	note_upstream(r);
+	if (r->route->include_attempt_count && !r->conf->suppress) {
+		n = snprintf(text, sizeof(text), "%u", r->tries);
+		weft_headers_set_id(r->req, WEFT_H_X_ENVOY_ATTEMPT_COUNT, text, (size_t)n);
+	}
+	weft_route_host_auto(r->route, r->req, r->lease->host->hostname);
+	r->sent_end = !body;
+	err = weft_exchange_open(r->lease->session, &x_ops, r, weft_stream_arena(s), r->req, body,
+				 &r->x);
+	if (err) {
+		r->x = NULL;
+		router_failed(r, WEFT_RESET_REFUSED, "");
+		return;
+	}
+	r->sent_ns = info->up_first_tx_ns = router_now(r);
+	if (!body)
+		info->up_last_tx_ns = r->sent_ns;
+	touch_idle(r, r->sent_ns);
+	if (weft_stream_response_full(s)) {
+		r->paused_up = true;
+		weft_exchange_pause(r->x);
+	}
+	if (r->paused_down) {
+		r->paused_down = false;
+		weft_stream_unpause(s, WEFT_REQUEST);
+	}
+	router_send_body(r);
+}
+
+static void on_lease(void *owner, struct weft_lease *l)
+{
+	open_exchange(owner);
+}
+
+static void on_lease_failed(void *owner, struct weft_lease *l, enum weft_reset why,
+			    const char *detail)
+{
+	struct router *r = owner;
+	struct weft_arena *a = weft_stream_arena(r->s);
+
+	detail = detail && *detail ? weft_arena_strdup(a, detail) : "";
+	if (*detail)
+		weft_stream_info(r->s)->up_failure = detail;
+	router_failed(r, why, detail);
+}
+
+static const struct weft_lease_ops lease_ops = {on_lease, on_lease_failed};
+
+void router_attempt(struct router *r)
+{
+	struct weft_stream *s = r->s;
+	struct weft_info *info = weft_stream_info(s);
+	struct weft_cluster *c = r->wc->cluster;
+	struct weft_lb_ctx ctx = {.has_hash = r->has_hash,
+				  .hash = r->hash,
+				  .random = weft_rand64(),
+				  .downstream_local = &info->down->local,
+				  .owner = r};
+	struct weft_take how = {.priority = r->route->priority,
+				.downstream = info->protocol,
+				.source = &info->remote,
+				.dest = &info->down->local};
+	const struct weft_endpoint_entry *e = NULL;
+	char name[WEFT_NAME_BYTES];
+	struct weft_host *host;
+	const char *why = "no_healthy_upstream";
+	int rc;
+
+	r->try_start_ns = ctx.now_ns = router_now(r);
+	info->attempts = ++r->tries;
+	if (r->life_ms && !weft_timer_is_set(&r->life))
+		weft_timer_set(timers(r), &r->life, r->life_ms, ctx.now_ns, on_life);
+	if (r->policy && r->tries > 1) {
+		ctx.accept = router_host_ok;
+		ctx.max_tries = r->policy->host_attempts;
+		if (r->policy->previous_priorities)
+			ctx.priorities = router_priorities;
+	}
+	if (c->original_dst_header) {
+		const struct weft_header *h = weft_headers_find(r->req, c->original_dst_header, 0);
+
+		ctx.original_dst = h ? h->value : NULL;
+	}
+	host = weft_wcluster_pick(r->wc, &ctx, &e, &why);
+	if (!host) {
+		bool drop = !strcmp(why, "drop_overload");
+
+		router_retry_done(r, false);
+		router_reply(r, 503, drop ? WEFT_FLAG_DO : WEFT_FLAG_UH, why,
+			     drop ? "drop overload" : "no healthy upstream", drop);
+		return;
+	}
+	if (r->n_tried < ROUTER_HOSTS_MAX && r->retry_on) {
+		weft_host_ref(host);
+		r->tried[r->n_tried++] = host;
+		if (e && e->priority < 64)
+			r->tried_priorities |= 1ull << e->priority;
+	}
+	if (info->host)
+		weft_host_unref(info->host);
+	info->host = host; /* its reference is the info's now */
+	how.metadata = e ? e->metadata : NULL;
+	weft_transport_names(c, r->req, name, &how);
+	rc = weft_pool_take(r->wc, host, &how, &lease_ops, r, &r->lease);
+	if (rc == 1)
+		open_exchange(r);
+	else if (rc < 0)
+		router_failed(r, rc == -EBUSY ? WEFT_RESET_OVERFLOW : WEFT_RESET_CONNECT, "");
+	else
+		router_arm_request_done(r);
+}
+
+/* ---- ends without an answer */
+struct failure {
+	const char *reason;
+	enum weft_flag flag;
+};
+
+static struct failure failure_of(enum weft_reset why, bool sent)
+{
+	switch (why) {
+	case WEFT_RESET_CONNECT:
+		return (struct failure){"connection failure", WEFT_FLAG_UF};
+	case WEFT_RESET_TIMEOUT:
+		return (struct failure){"connection timeout", WEFT_FLAG_UF};
+	case WEFT_RESET_OVERFLOW:
+		return (struct failure){"overflow", WEFT_FLAG_UO};
+	case WEFT_RESET_PROTOCOL:
+		return (struct failure){"protocol error", WEFT_FLAG_UPE};
+	case WEFT_RESET_REFUSED:
+		return (struct failure){"connection termination", WEFT_FLAG_UC};
+	case WEFT_RESET_LOCAL:
+		return (struct failure){"local reset", WEFT_FLAG_LR};
+	default:
+		return (struct failure){"connection termination", WEFT_FLAG_UC};
+	}
+}
+
+/* A pooled connection that the peer had closed before it saw our request: nothing was lost yet. */
+static bool stale(struct router *r, enum weft_reset why)
+{
+	const char *m = weft_headers_value(r->req, WEFT_H_METHOD);
+
+	return why == WEFT_RESET_REFUSED && r->lease && !r->lease->fresh && !r->stale_retried &&
+	       !r->body_expected && !weft_stream_upgrade(r->s) &&
+	       (!strcmp(m, "GET") || !strcmp(m, "HEAD") || !strcmp(m, "OPTIONS"));
+}
+
+void router_failed(struct router *r, enum weft_reset why, const char *detail)
+{
+	struct weft_arena *a = weft_stream_arena(r->s);
+	struct failure f = failure_of(why, r->sent_ns != 0);
+	char *reason, *p;
+
+	if (stale(r, why)) {
+		r->stale_retried = true;
+		router_free_attempt(r, false);
+		r->tries--;
+		router_attempt(r);
+		return;
+	}
+	if (why != WEFT_RESET_OVERFLOW && r->lease && r->lease->host)
+		weft_host_outcome(r->wc, r->lease->host,
+				  why == WEFT_RESET_CONNECT || why == WEFT_RESET_TIMEOUT
+					  ? WEFT_OUT_LOCAL_CONNECT_FAILED
+					  : WEFT_OUT_LOCAL_RESET,
+				  0);
+	if (router_retry_reset(r, why) && router_retry(r, NULL))
+		return;
+	router_retry_done(r, false);
+	weft_scope_code(r->wc->cluster->scope, 503);
+	reason = weft_arena_printf(a, "upstream_reset_before_response_started{%s%s%s}", f.reason,
+				   *detail ? "|" : "", detail);
+	for (p = reason; *p; p++)
+		*p = *p == ' ' ? '_' : *p;
+	router_reply(r, 503, f.flag, reason,
+		     weft_arena_printf(a,
+				       "upstream connect error or disconnect/reset before headers. "
+				       "reset reason: %s%s%s",
+				       f.reason, *detail ? ", transport failure reason: " : "",
+				       detail),
+		     why == WEFT_RESET_OVERFLOW);
+}
+
+void router_timeout(struct router *r, bool per_try)
+{
+	struct weft_stream *s = r->s;
+
+	if (r->lease && r->lease->host)
+		weft_host_outcome(r->wc, r->lease->host, WEFT_OUT_LOCAL_TIMEOUT, 0);
+	if (r->started) {
+		r->over = true;
+		weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_timeout, 1);
+		router_free_attempt(r, true);
+		weft_info_flag(weft_stream_info(s), WEFT_FLAG_UT);
+		weft_stream_cut(s, WEFT_RESET_LOCAL,
+				per_try ? "upstream_per_try_timeout" : "upstream_response_timeout");
+		return;
+	}
+	/* a try that timed out counts as a reset; as a 504 for those who retry on status */
+	if (per_try &&
+	    (r->retry_on & (WEFT_RETRY_5XX | WEFT_RETRY_GATEWAY_ERROR | WEFT_RETRY_RESET)) &&
+	    router_retry(r, NULL))
+		return;
+	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_timeout, 1);
+	router_retry_done(r, false);
+	weft_scope_code(r->wc->cluster->scope, 504);
+	router_reply(r, 504, WEFT_FLAG_UT,
+		     per_try ? "upstream_per_try_timeout" : "upstream_response_timeout",
+		     "upstream request timeout", false);
+}
