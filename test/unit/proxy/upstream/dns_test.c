@@ -1,0 +1,331 @@
+/* Names of a cluster against a DNS server on loopback that the test itself plays. */
+#include "proxy/core/worker.h"
+#include "proxy/upstream/dns.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct server {
+	int fd;
+	uint16_t port;
+	struct event *ev;
+	unsigned asked, asked_a, asked_aaaa;
+	int rcode;    /* of answers: 0, 2 SERVFAIL, 3 NXDOMAIN */
+	unsigned n_a; /* addresses 10.1.0.1 .. */
+	unsigned n_aaaa;
+	uint32_t ttl;
+	bool silent;
+};
+
+static size_t rr(uint8_t *p, uint16_t type, uint32_t ttl, const uint8_t *addr, uint16_t n)
+{
+	const uint8_t head[] = {0xc0,
+				12,
+				0,
+				(uint8_t)type,
+				0,
+				1,
+				(uint8_t)(ttl >> 24),
+				(uint8_t)(ttl >> 16),
+				(uint8_t)(ttl >> 8),
+				(uint8_t)ttl,
+				0,
+				(uint8_t)n};
+
+	memcpy(p, head, sizeof(head));
+	memcpy(p + sizeof(head), addr, n);
+	return sizeof(head) + n;
+}
+
+static void on_query(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *s = arg;
+	struct sockaddr_in from;
+	socklen_t from_n = sizeof(from);
+	uint8_t b[1500];
+	ssize_t n = recvfrom(fd, b, 512, 0, (struct sockaddr *)&from, &from_n);
+	size_t at = 12;
+	uint16_t type;
+	unsigned count;
+
+	assert_true(n > 12);
+	while (b[at])
+		at += b[at] + 1u;
+	at++;
+	type = b[at + 1];
+	at += 4;
+	s->asked++;
+	s->asked_a += type == 1;
+	s->asked_aaaa += type == 28;
+	if (s->silent)
+		return;
+	count = type == 1 ? s->n_a : type == 28 ? s->n_aaaa : 0;
+	b[2] = 0x85;
+	b[3] = (uint8_t)(0x80 | s->rcode);
+	b[4] = 0, b[5] = 1;
+	memset(b + 6, 0, 6);
+	b[7] = (uint8_t)(s->rcode ? 0 : count);
+	for (unsigned i = 0; !s->rcode && i < count; i++) {
+		uint8_t v4[4] = {10, 1, 0, (uint8_t)(count - i)}, v6[16] = {0xfd, [15] = 1};
+
+		v6[14] = (uint8_t)(count - i);
+		at += type == 1 ? rr(b + at, 1, s->ttl, v4, 4) : rr(b + at, 28, s->ttl, v6, 16);
+	}
+	sendto(fd, b, at, 0, (struct sockaddr *)&from, from_n);
+}
+
+static void server_open(struct server *s, struct event_base *base)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof(a);
+
+	s->fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+	assert_int_equal(bind(s->fd, (struct sockaddr *)&a, n), 0);
+	getsockname(s->fd, (struct sockaddr *)&a, &n);
+	s->port = ntohs(a.sin_port);
+	s->ttl = 60;
+	s->ev = event_new(base, s->fd, EV_READ | EV_PERSIST, on_query, s);
+	event_add(s->ev, NULL);
+}
+
+static void server_close(struct server *s)
+{
+	event_free(s->ev);
+	close(s->fd);
+}
+
+struct fix {
+	struct event_base *base;
+	struct server server;
+	Envoy__Config__Cluster__V3__Cluster msg;
+	struct weft_cluster cl;
+	Envoy__Config__Core__V3__Address addr, *addrs[1];
+	Envoy__Config__Core__V3__SocketAddress sock;
+	Google__Protobuf__Duration rate, fail_base;
+	Envoy__Config__Cluster__V3__Cluster__RefreshRate fail;
+	unsigned answers, failures;
+	size_t wanted;
+	struct weft_ip last[WEFT_DNS_ADDRESSES_MAX];
+	size_t last_n;
+	int last_err;
+};
+
+static int setup(void **state)
+{
+	static struct fix f;
+
+	memset(&f, 0, sizeof(f));
+	f.base = event_base_new();
+	server_open(&f.server, f.base);
+	f.msg.base.descriptor = &envoy__config__cluster__v3__cluster__descriptor;
+	f.addr.base.descriptor = &envoy__config__core__v3__address__descriptor;
+	f.sock.base.descriptor = &envoy__config__core__v3__socket_address__descriptor;
+	f.rate.base.descriptor = &google__protobuf__duration__descriptor;
+	f.sock.address = "127.0.0.1";
+	f.sock.port_specifier_case =
+		ENVOY__CONFIG__CORE__V3__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE;
+	f.sock.port_value = f.server.port;
+	f.addr.address_case = ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_SOCKET_ADDRESS;
+	f.addr.socket_address = &f.sock;
+	f.addrs[0] = &f.addr;
+	f.msg.dns_resolvers = f.addrs;
+	f.msg.n_dns_resolvers = 1;
+	f.msg.dns_refresh_rate = &f.rate;
+	f.rate.has_nanos = true;
+	f.rate.nanos = 20000000;
+	f.cl.msg = &f.msg;
+	*state = &f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fix *f = *state;
+
+	server_close(&f->server);
+	event_base_free(f->base);
+	return 0;
+}
+
+static void on_answer(void *owner, size_t i, int err, const struct weft_ip *ips, size_t n)
+{
+	struct fix *f = owner;
+
+	f->answers++;
+	f->failures += err < 0;
+	f->last_err = err;
+	f->last_n = n;
+	memcpy(f->last, ips, n * sizeof(*ips));
+	if (f->answers >= f->wanted)
+		event_base_loopbreak(f->base);
+}
+
+static void run(struct fix *f, const char *name, unsigned answers)
+{
+	struct weft_dns *d;
+	struct timeval tv = {4, 0};
+
+	f->answers = f->failures = 0;
+	f->wanted = answers;
+	d = weft_dns_start(f->base, &f->cl, &name, 1, on_answer, f);
+	assert_int_equal(f->answers, 0); /* never before it returns */
+	event_base_loopexit(f->base, &tv);
+	event_base_dispatch(f->base);
+	weft_dns_stop(d);
+	assert_true(f->answers >= answers);
+}
+
+static bool has(const struct fix *f, size_t i, const char *text)
+{
+	char b[WEFT_IP_TEXT];
+
+	return i < f->last_n && !strcmp(weft_ip_text(&f->last[i], b, sizeof(b)), text);
+}
+
+static void test_addresses(void **state)
+{
+	struct fix *f = *state;
+
+	f->server.n_a = 3;
+	f->msg.has_dns_lookup_family = true;
+	f->msg.dns_lookup_family = ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__V4_ONLY;
+	run(f, "web.test.", 2);
+	assert_int_equal(f->failures, 0);
+	assert_int_equal(f->last_n, 3);
+	assert_true(has(f, 0, "10.1.0.1") && has(f, 1, "10.1.0.2") && has(f, 2, "10.1.0.3"));
+	assert_true(f->server.asked_a >= 2); /* asked again after the rate */
+	assert_int_equal(f->server.asked_aaaa, 0);
+}
+
+static void test_families(void **state)
+{
+	struct fix *f = *state;
+
+	f->server.n_a = 1;
+	f->server.n_aaaa = 1;
+	f->msg.has_dns_lookup_family = true;
+	f->msg.dns_lookup_family = ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__AUTO;
+	run(f, "web.test.", 1);
+	assert_true(f->last_n == 1 && has(f, 0, "fd00::101"));
+	f->msg.dns_lookup_family =
+		ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__V4_PREFERRED;
+	run(f, "web.test.", 1);
+	assert_true(f->last_n == 1 && has(f, 0, "10.1.0.1"));
+	f->msg.dns_lookup_family = ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__ALL;
+	run(f, "web.test.", 1);
+	assert_int_equal(f->last_n, 2);
+	f->msg.dns_lookup_family = ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__V6_ONLY;
+	run(f, "web.test.", 1);
+	assert_true(f->last_n == 1 && f->last[0].family == 6);
+	/* the other family where there is none of the first */
+	f->server.n_aaaa = 0;
+	f->msg.dns_lookup_family = ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__AUTO;
+	run(f, "web.test.", 1);
+	assert_true(f->last_n == 1 && has(f, 0, "10.1.0.1"));
+}
+
+static void test_none_and_failures(void **state)
+{
+	struct fix *f = *state;
+
+	f->msg.has_dns_lookup_family = true;
+	f->msg.dns_lookup_family = ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__V4_ONLY;
+	f->server.rcode = 3; /* no such name: an answer without addresses */
+	run(f, "web.test.", 1);
+	assert_int_equal(f->last_err, 0);
+	assert_int_equal(f->last_n, 0);
+	f->server.rcode = 2;
+	run(f, "web.test.", 2);
+	assert_int_equal(f->failures, 2);
+}
+
+static void test_ttl(void **state)
+{
+	struct fix *f = *state;
+	struct weft_dns *d;
+	const char *name = "web.test.";
+	struct timeval tv = {0, 200000};
+
+	f->server.n_a = 1;
+	f->server.ttl = 60;
+	f->msg.has_dns_lookup_family = true;
+	f->msg.dns_lookup_family = ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__V4_ONLY;
+	f->msg.has_respect_dns_ttl = f->msg.respect_dns_ttl = true;
+	f->answers = 0;
+	f->wanted = 100;
+	d = weft_dns_start(f->base, &f->cl, &name, 1, on_answer, f);
+	event_base_loopexit(f->base, &tv);
+	event_base_dispatch(f->base);
+	weft_dns_stop(d);
+	assert_int_equal(f->answers, 1); /* not every 20 ms */
+}
+
+static void test_no_server_needed(void **state)
+{
+	struct fix *f = *state;
+
+	run(f, "10.9.8.7", 1);
+	assert_true(f->last_n == 1 && has(f, 0, "10.9.8.7"));
+	f->msg.has_dns_lookup_family = true;
+	f->msg.dns_lookup_family = ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DNS_LOOKUP_FAMILY__V4_ONLY;
+	run(f, "localhost", 1); /* of the hosts file */
+	assert_true(f->last_n >= 1 && weft_ip_is_loopback(&f->last[0]));
+	assert_int_equal(f->server.asked, 0);
+}
+
+static void test_stop_while_asking(void **state)
+{
+	struct fix *f = *state;
+	const char *names[] = {"a.test.", "b.test."};
+	struct timeval tv = {0, 30000};
+	struct weft_dns *d;
+
+	f->server.silent = true;
+	f->answers = 0;
+	d = weft_dns_start(f->base, &f->cl, names, 2, on_answer, f);
+	event_base_loopexit(f->base, &tv);
+	event_base_dispatch(f->base);
+	assert_true(f->server.asked >= 2);
+	weft_dns_stop(d);
+	event_base_loop(f->base, EVLOOP_NONBLOCK);
+	assert_int_equal(f->answers, 0);
+}
+
+static void test_bad_conf(void **state)
+{
+	struct fix *f = *state;
+	struct weft_errs errs = {0};
+	struct weft_cfg c = {.arena = weft_arena_new(0), .errs = &errs};
+
+	assert_int_equal(weft_dns_check(&c, NULL, &f->msg), 0);
+	f->sock.address = "dns.example";
+	assert_int_equal(weft_dns_check(&c, NULL, &f->msg), -EINVAL);
+	assert_string_equal(errs.v[0].path, "dns_resolvers[0]");
+	assert_non_null(strstr(errs.v[0].msg, "must be an IP address"));
+	weft_arena_free(c.arena);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_families, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_none_and_failures, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ttl, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_server_needed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stop_while_asking, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bad_conf, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
