@@ -287,8 +287,11 @@ static int take_tag(struct walk *w, const struct weft_path *up, struct span *s,
 static int check_message(struct walk *w, const struct weft_path *up, int depth,
 			 const ProtobufCMessageDescriptor *d, struct span s)
 {
-	struct seen seen = {0};
+	unsigned counted = d->n_fields < WIRE_COUNTED ? d->n_fields : WIRE_COUNTED;
+	struct seen seen;
 	int r, wire;
+
+	memset(seen.count, 0, counted * sizeof(seen.count[0]));
 
 	if (depth > WEFT_WIRE_DEPTH_MAX)
 		return weft_fail(w->err, up, E2BIG, "nested deeper than %d messages",
@@ -331,6 +334,8 @@ int weft_wire_check(const ProtobufCMessageDescriptor *d, const uint8_t *p, size_
 	if (n > WEFT_WIRE_FIELD_MAX)
 		return weft_fail(reterr, NULL, E2BIG, "message must be at most %d bytes, is %zu",
 				 WEFT_WIRE_FIELD_MAX, n);
+	if (!p) /* an Any without a value */
+		p = (const uint8_t *)"";
 	return check_message(&w, NULL, 1, d, (struct span){p, p + n});
 }
 
@@ -416,7 +421,7 @@ ProtobufCMessage *weft_wire_unpack(struct weft_arena *a, const ProtobufCMessageD
 
 	if (weft_wire_check(d, p, n, strict, reterr) < 0)
 		return NULL;
-	m = protobuf_c_message_unpack(d, &alloc, n, p);
+	m = protobuf_c_message_unpack(d, &alloc, n, p ? p : (const uint8_t *)"");
 	if (!m) {
 		weft_fail(reterr, NULL, EINVAL, "the bytes are not a %s", d->short_name);
 		return NULL;

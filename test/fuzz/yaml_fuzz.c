@@ -1,10 +1,13 @@
 /* YAML and JSON: the first byte picks what the text is taken for. What is read must be written as
  * text that reads the same. */
+#include "xds/cfg.h"
 #include "xds/check.h"
 #include "xds/proto/authorization.pb-c.h"
+#include "xds/proto/envoy/config/bootstrap/v3/bootstrap.pb-c.h"
 #include "xds/proto/envoy/service/discovery/v3/discovery.pb-c.h"
 #include "xds/proto/secret.pb-c.h"
 #include "xds/proto/workload.pb-c.h"
+#include "xds/yaml.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +51,35 @@ static void objects(const char *text, size_t n)
 	weft_file_unref(f);
 }
 
+/* Envoy's bootstrap: every finding has a place, and what the text may not say its Anys' bytes may not either. */
+static void bootstrap(const char *text, size_t n, bool json)
+{
+	struct weft_arena *a = weft_arena_new(0);
+	struct weft_errs errs = {0}, again = {0};
+	struct weft_yaml_doc *docs;
+	size_t n_docs;
+
+	weft_yaml_decode(a, "in.yaml", text, n, pick,
+			 (void *)&envoy__config__bootstrap__v3__bootstrap__descriptor, &docs,
+			 &n_docs, &errs);
+	for (size_t i = 0; i < n_docs; i++) {
+		struct weft_cfg file = {.arena = a, .errs = &errs, .marks = docs[i].marks};
+		struct weft_cfg bytes = {.arena = a, .errs = &again};
+		int r;
+
+		errs.n = 0;
+		r = weft_cfg_check(&file, NULL, docs[i].msg);
+		assert((r < 0) == (errs.n > 0));
+		/* bytes with enum values that have no name are refused as such */
+		assert(weft_cfg_check(&bytes, NULL, docs[i].msg) <= r);
+		weft_cfg_place_errs(&docs[i], &errs);
+		for (int k = 0; k < errs.n; k++)
+			assert(strchr(errs.v[k].where, ':'));
+		round_trip(docs[i].msg, json);
+	}
+	weft_arena_free(a);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	static const ProtobufCMessageDescriptor *const kinds[] = {
@@ -64,6 +96,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	if (!n)
 		return 0;
 	k = data[0] % 8;
+	if (k == 7) {
+		bootstrap((const char *)data + 1, n - 1, data[0] & 0x80);
+		return 0;
+	}
 	if (k >= sizeof(kinds) / sizeof(kinds[0])) {
 		objects((const char *)data + 1, n - 1);
 		return 0;
