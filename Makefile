@@ -120,6 +120,9 @@ $(UNIT:=.o): | $(O)/deps.test
 $(O)/test/lib/%: $(O)/test/lib/%.o $(A_TEST)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lpthread
+$(O)/test/bench/codec: $(O)/test/bench/codec.o $(call ar,proxy/codec) $(call ar,proxy/core)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 $(O)/test/fuzz/%_replay: $(O)/test/fuzz/%_fuzz.o $(O)/test/fuzz/replay.o $(A_TEST)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lpthread
@@ -164,6 +167,7 @@ golden: build-scenario ## golden tests only: a file in, a file out
 	$(Q)$(RUN) $(RUN_GOLD)
 golden-update: build-scenario build-unit ## write the golden files anew and show what changed
 	$(Q)cd $(CURDIR) && for t in golden config_doc coverage_doc; do WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/xds/$${t}_test >/dev/null; done; git diff --stat test/golden docs
+	$(Q)cd $(CURDIR) && WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/proxy/codec/h1_golden_test >/dev/null; git diff --stat test/golden/h1
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/files.sh
 scenario: build-scenario ## scenarios only: two nodes with real programs in network namespaces, as root
 	$(Q)$(RUN) $(RUN_SCEN)
