@@ -203,6 +203,11 @@ uint64_t weft_exchange_id(const struct weft_exchange *x)
 	return x->id;
 }
 
+enum weft_http weft_exchange_version(const struct weft_exchange *x)
+{
+	return x->req_10 ? WEFT_HTTP_10 : x->s->version;
+}
+
 void weft_exchange_set_user(struct weft_exchange *x, const struct weft_exchange_ops *ops,
 			    void *user)
 {

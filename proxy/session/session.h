@@ -139,6 +139,8 @@ struct weft_session *weft_exchange_session(const struct weft_exchange *x);
 const char *weft_exchange_detail(
 	const struct weft_exchange *x); /* response code details of a protocol error; "" */
 uint64_t weft_exchange_id(const struct weft_exchange *x); /* h2 stream id; h1: counts */
+/* Of its request: HTTP/1.0 too on a connection that speaks 1.1. */
+enum weft_http weft_exchange_version(const struct weft_exchange *x);
 /* Server: the answer's head. end: no body. The session adds framing (chunked, content-length is the
  * caller's header), Connection and Keep-Alive for h1, and drops hop-by-hop fields. 0; -EPIPE: the
  * exchange was cut. */
