@@ -75,11 +75,11 @@ static int clock_time(const char **s, struct tm *t)
 
 int yaml_time_parse(const char *s, int64_t *ret_seconds, int32_t *ret_nanos)
 {
-	struct tm t = {0}, again;
+	struct tm t = {0};
 	int32_t nanos = 0;
 	int64_t v;
 	time_t at;
-	int off;
+	int off, day;
 
 	t.tm_year = digits(&s, 4, 1, 9999) - 1900;
 	if (t.tm_year <= -1900 || *s++ != '-')
@@ -93,9 +93,9 @@ int yaml_time_parse(const char *s, int64_t *ret_seconds, int32_t *ret_nanos)
 	s++;
 	if (clock_time(&s, &t) < 0 || fraction(&s, &nanos) < 0 || zone(&s, &off) < 0 || *s)
 		return -EINVAL;
+	day = t.tm_mday;
 	at = timegm(&t);
-	/* timegm takes 30 February for 2 March */
-	if (!gmtime_r(&at, &again) || again.tm_mday != t.tm_mday)
+	if (t.tm_mday != day) /* it takes 30 February for 2 March */
 		return -EINVAL;
 	v = (int64_t)at - off;
 	if (v < time_min || v > time_max)
