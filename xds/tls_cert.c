@@ -1,0 +1,260 @@
+#include "xds/tls_priv.h"
+
+#include "proxy/net/io_tls.h"
+#include <openssl/ec.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <string.h>
+#include <time.h>
+
+enum { RSA_BITS_MIN = 2048, CHAIN_MAX = 64, INFOS_MAX = 1024 };
+
+const char *weft_tls_ssl_error(void)
+{
+	unsigned long e = ERR_peek_last_error();
+	const char *why = e ? ERR_reason_error_string(e) : NULL;
+
+	ERR_clear_error();
+	return why ? why : "cannot be read";
+}
+
+void weft_tls_add_info(struct weft_tls_priv *p, X509 *x, const char *path, bool ca)
+{
+	struct weft_tls_cert *i;
+
+	if (!p->infos)
+		p->infos = weft_arena_alloc(p->arena, INFOS_MAX * sizeof(*p->infos));
+	if (p->n_infos == INFOS_MAX) /* told, no more: bundles of roots are long */
+		return;
+	i = &p->infos[p->n_infos++];
+	i->path = weft_arena_strdup(p->arena, path);
+	i->serial = weft_cert_serial(x, p->arena);
+	i->dns = weft_cert_sans(x, WEFT_SAN_DNS, p->arena);
+	i->uri = weft_cert_sans(x, WEFT_SAN_URI, p->arena);
+	i->ip = weft_cert_sans(x, WEFT_SAN_IP, p->arena);
+	i->not_before = weft_cert_not_before(x);
+	i->not_after = weft_cert_not_after(x);
+	i->ca = ca;
+}
+
+uint32_t weft_tls_cert_days(const struct weft_tls_cert *c, int64_t now)
+{
+	return c->not_after > now ? (uint32_t)((c->not_after - now) / 86400) : 0;
+}
+
+/* ---- one certificate */
+
+static int read_chain(struct weft_tls_build *b, const struct weft_path *at, SSL_CTX *ctx,
+		      const char *pem, size_t n, X509 **ret_leaf)
+{
+	BIO *in = BIO_new_mem_buf(pem, (int)n);
+	X509 *x = in ? PEM_read_bio_X509_AUX(in, NULL, NULL, NULL) : NULL;
+	int r = 0, k = 0;
+
+	if (!x || SSL_CTX_use_certificate(ctx, x) != 1) {
+		r = weft_cfg_fail(b->c, at, "must be a certificate chain in PEM, leaf first: %s",
+				  weft_tls_ssl_error());
+		X509_free(x);
+		x = NULL;
+	}
+	while (r == 0) {
+		X509 *ca = PEM_read_bio_X509(in, NULL, NULL, NULL);
+
+		if (!ca)
+			break;
+		if (++k > CHAIN_MAX) {
+			X509_free(ca);
+			r = weft_cfg_fail(b->c, at, "must hold at most %d certificates", CHAIN_MAX);
+		} else if (SSL_CTX_add0_chain_cert(ctx, ca) != 1) {
+			X509_free(ca);
+			r = weft_cfg_fail(b->c, at, "cannot be used: %s", weft_tls_ssl_error());
+		}
+	}
+	if (r == 0 && ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE &&
+	    ERR_peek_last_error())
+		r = weft_cfg_fail(b->c, at, "certificate %d of the chain: %s", k + 2,
+				  weft_tls_ssl_error());
+	ERR_clear_error();
+	BIO_free(in);
+	*ret_leaf = x; /* freed by the caller */
+	return r;
+}
+
+static int password_cb(char *dst, int cap, int write, void *arg)
+{
+	const char *s = arg;
+	size_t n = s ? strlen(s) : 0;
+
+	if (!s || n > (size_t)cap)
+		return -1;
+	memcpy(dst, s, n);
+	return (int)n;
+}
+
+static int read_key(struct weft_tls_build *b, const struct weft_path *at, SSL_CTX *ctx,
+		    const TLS(TlsCertificate) * m)
+{
+	const struct weft_path kp = {at, "private_key", -1}, pp = {at, "password", -1};
+	const char *pem, *pw = NULL;
+	EVP_PKEY *key;
+	size_t n, pn;
+	BIO *in;
+	int r = 0;
+
+	if (!m->private_key)
+		return weft_cfg_fail(b->c, &kp, "must be set");
+	pem = weft_data_source(&b->tmp, &kp, m->private_key, "private key", &n);
+	if (!pem)
+		return -EINVAL;
+	if (m->password) {
+		pw = weft_data_source(&b->tmp, &pp, m->password, "password", &pn);
+		if (!pw)
+			return -EINVAL;
+	}
+	in = BIO_new_mem_buf(pem, (int)n);
+	key = in ? PEM_read_bio_PrivateKey(in, NULL, password_cb, (void *)pw) : NULL;
+	BIO_free(in);
+	if (!key)
+		return weft_cfg_fail(b->c, &kp, "must be a private key in PEM: %s",
+				     weft_tls_ssl_error());
+	if (X509_check_private_key(SSL_CTX_get0_certificate(ctx), key) != 1)
+		r = weft_cfg_fail(b->c, &kp, "does not fit the certificate: %s",
+				  weft_tls_ssl_error());
+	else if (SSL_CTX_use_PrivateKey(ctx, key) != 1)
+		r = weft_cfg_fail(b->c, &kp, "cannot be used: %s", weft_tls_ssl_error());
+	EVP_PKEY_free(key);
+	return r;
+}
+
+/* As Envoy: RSA of 2048 bits or more, or one of the three curves. */
+static int check_key(struct weft_tls_build *b, const struct weft_path *at, X509 *leaf,
+		     int *ret_curve)
+{
+	EVP_PKEY *k = X509_get0_pubkey(leaf);
+	char group[64] = "";
+	int nid;
+
+	*ret_curve = 0;
+	switch (k ? EVP_PKEY_get_base_id(k) : 0) {
+	case EVP_PKEY_RSA:
+		if (EVP_PKEY_get_bits(k) < RSA_BITS_MIN)
+			return weft_cfg_fail(b->c, at,
+					     "an RSA key must have 2048 bits or more, has %d",
+					     EVP_PKEY_get_bits(k));
+		return 0;
+	case EVP_PKEY_EC:
+		EVP_PKEY_get_group_name(k, group, sizeof(group), NULL);
+		nid = OBJ_txt2nid(group);
+		if (nid != NID_X9_62_prime256v1 && nid != NID_secp384r1 && nid != NID_secp521r1)
+			return weft_cfg_fail(b->c, at,
+					     "an ECDSA key must be of P-256, P-384 or P-521, is of "
+					     "%s",
+					     group);
+		*ret_curve = nid;
+		return 0;
+	default:
+		return weft_cfg_fail(b->c, at, "the key must be RSA or ECDSA");
+	}
+}
+
+static SSL_CTX *ctx_new(struct weft_tls_priv *p);
+
+static int one(struct weft_tls_build *b, const struct weft_path *at, const TLS(TlsCertificate) * m)
+{
+	const struct weft_path cp = {at, "certificate_chain", -1};
+	struct weft_tls_priv *p = b->p;
+	SSL_CTX *ctx = p->n_ctxs == 1 && p->curves[0] < 0 ? p->ctxs[0] : ctx_new(p);
+	X509 *leaf = NULL;
+	const char *pem;
+	size_t n;
+	int r;
+
+	if (!ctx)
+		return weft_cfg_fail(b->c, at, "no TLS context: %s", weft_tls_ssl_error());
+	if (!m->certificate_chain)
+		return weft_cfg_fail(b->c, &cp, "must be set");
+	pem = weft_data_source(&b->tmp, &cp, m->certificate_chain, "certificate chain", &n);
+	if (!pem)
+		return -EINVAL;
+	EVP_DigestUpdate(p->sid_md, pem, n);
+	r = read_chain(b, &cp, ctx, pem, n, &leaf);
+	if (r == 0)
+		r = check_key(b, &cp, leaf, &p->curves[p->n_ctxs - 1]);
+	if (r == 0)
+		r = read_key(b, at, ctx, m);
+	if (r == 0)
+		weft_tls_add_info(
+			p, leaf,
+			m->certificate_chain->specifier_case ==
+					ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME
+				? m->certificate_chain->filename
+				: "<inline>",
+			false);
+	if (r == 0 && X509_cmp_current_time(X509_get0_notAfter(leaf)) < 0)
+		weft_cfg_warn(b->c, &cp, "the certificate has expired");
+	X509_free(leaf);
+	return r;
+}
+
+/* curves[i] -1: a context that has no certificate yet. */
+static SSL_CTX *ctx_new(struct weft_tls_priv *p)
+{
+	SSL_CTX *ctx = SSL_CTX_new(p->server ? TLS_server_method() : TLS_client_method());
+
+	if (!ctx)
+		return NULL;
+	weft_tls_ctx_setup(ctx);
+	p->curves[p->n_ctxs] = -1;
+	p->ctxs[p->n_ctxs++] = ctx;
+	return ctx;
+}
+
+/* ---- all of them */
+
+static int from_secret(struct weft_tls_build *b, const struct weft_path *at,
+		       const TLS(SdsSecretConfig) * s)
+{
+	const TLS(Secret) *x = weft_tls_secret(
+		b, at, s,
+		ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_TLS_CERTIFICATE);
+
+	if (!x)
+		return b->missing ? 0 : -EINVAL;
+	return one(b, at, x->tls_certificate);
+}
+
+int weft_tls_certs(struct weft_tls_build *b, const struct weft_path *at,
+		   const TLS(CommonTlsContext) * m)
+{
+	struct weft_tls_priv *p = b->p;
+	size_t n = m->n_tls_certificates + m->n_tls_certificate_sds_secret_configs;
+	int r = 0;
+
+	if (n > WEFT_TLS_CERTS_MAX)
+		return weft_cfg_fail(b->c, at, "must have at most %d certificates, has %zu",
+				     WEFT_TLS_CERTS_MAX, n);
+	if (m->n_tls_certificates && m->n_tls_certificate_sds_secret_configs)
+		return weft_cfg_fail(b->c, at,
+				     "has tls_certificates and tls_certificate_sds_secret_configs; "
+				     "must have one of them");
+	p->ctxs = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->ctxs));
+	p->curves = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->curves));
+	if (!p->server && n > 1)
+		return weft_cfg_fail(b->c, at, "a client has at most one certificate, has %zu", n);
+	if (p->server && n == 0)
+		return weft_cfg_fail(b->c, at, "a server needs a certificate, has none");
+	if (!p->server && !ctx_new(p))
+		return weft_cfg_fail(b->c, at, "no TLS context: %s", weft_tls_ssl_error());
+	for (size_t i = 0; i < m->n_tls_certificates; i++) {
+		const struct weft_path cp = {at, "tls_certificates", (int)i};
+
+		r |= one(b, &cp, m->tls_certificates[i]);
+	}
+	for (size_t i = 0; i < m->n_tls_certificate_sds_secret_configs; i++) {
+		const struct weft_path cp = {at, "tls_certificate_sds_secret_configs", (int)i};
+
+		r |= from_secret(b, &cp, m->tls_certificate_sds_secret_configs[i]);
+	}
+	return r ? -EINVAL : 0;
+}

@@ -1,0 +1,216 @@
+#include "xds/tls_priv.h"
+
+#include "proxy/net/io_tls.h"
+#include <ctype.h>
+#include <openssl/ec.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Which certificate: by the name asked for, exactly or by wildcard, then by what keys the client
+ * can check; ECDSA first. As Envoy's default selector. */
+
+static char *lower(struct weft_arena *a, const char *s)
+{
+	char *d = weft_arena_strdup(a, s);
+
+	for (char *p = d; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	return d;
+}
+
+static int by_name(const void *x, const void *y)
+{
+	const struct weft_tls_name *a = x, *b = y;
+	int r = strcmp(a->name, b->name);
+
+	return r ? r : (a->cert > b->cert) - (a->cert < b->cert);
+}
+
+static const char *common_name(X509 *x, struct weft_arena *a)
+{
+	char text[256];
+	int n = X509_NAME_get_text_by_NID(X509_get_subject_name(x), NID_commonName, text,
+					  sizeof(text));
+
+	return n > 0 && strlen(text) == (size_t)n ? weft_arena_strdup(a, text) : NULL;
+}
+
+void weft_tls_names(struct weft_tls_priv *p)
+{
+	struct weft_arena *a = p->arena;
+	const char *const **dns = weft_arena_alloc(a, p->n_ctxs * sizeof(*dns));
+	size_t n = 0;
+
+	for (unsigned i = 0; i < p->n_ctxs; i++) {
+		X509 *x = SSL_CTX_get0_certificate(p->ctxs[i]);
+		const char **cn;
+
+		dns[i] = weft_cert_sans(x, WEFT_SAN_DNS, a);
+		if (!dns[i][0]) {
+			cn = weft_arena_alloc(a, 2 * sizeof(*cn));
+			cn[0] = common_name(x, a);
+			dns[i] = cn;
+		}
+		for (const char *const *s = dns[i]; *s; s++)
+			n++;
+	}
+	p->names = weft_arena_alloc(a, (n + 1) * sizeof(*p->names));
+	for (unsigned i = 0; i < p->n_ctxs; i++) {
+		for (const char *const *s = dns[i]; *s; s++) {
+			const char *name = **s == '*' && (*s)[1] == '.' ? *s + 1 : *s;
+
+			p->names[p->n_names++] = (struct weft_tls_name){lower(a, name), i};
+		}
+	}
+	qsort(p->names, p->n_names, sizeof(*p->names), by_name);
+}
+
+/* ---- what the ClientHello says */
+
+enum { CAN_P256 = 1, CAN_P384 = 2, CAN_P521 = 4 };
+
+static bool list16(const unsigned char **p, size_t *n)
+{
+	size_t k = *n >= 2 ? (size_t)((*p)[0] << 8 | (*p)[1]) : 1;
+
+	if (*n < 2 || k != *n - 2 || k % 2)
+		return false;
+	*p += 2;
+	*n = k;
+	return true;
+}
+
+static unsigned curve_bit(unsigned group)
+{
+	return group == 23 ? CAN_P256 : group == 24 ? CAN_P384 : group == 25 ? CAN_P521 : 0;
+}
+
+/* Ciphers of TLS 1.2 with ECDHE-ECDSA; TLS 1.3's say nothing of keys. */
+static bool cipher_ecdsa(SSL *ssl)
+{
+	const unsigned char *p;
+	size_t n = SSL_client_hello_get0_ciphers(ssl, &p);
+
+	for (size_t i = 0; i + 1 < n; i += 2) {
+		unsigned c = (unsigned)(p[i] << 8 | p[i + 1]);
+
+		if (c == 0xc02b || c == 0xc02c || c == 0xcca9 || c == 0xc009 || c == 0xc00a ||
+		    c == 0xc023 || c == 0xc024 || (c & 0xff00) == 0x1300)
+			return true;
+	}
+	return false;
+}
+
+static unsigned ecdsa_curves(SSL *ssl)
+{
+	const unsigned char *g, *s;
+	size_t gn, sn;
+	unsigned curves = 0;
+	bool sig = false;
+
+	if (!cipher_ecdsa(ssl) ||
+	    SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_supported_groups, &g, &gn) != 1 ||
+	    !list16(&g, &gn) ||
+	    SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_signature_algorithms, &s, &sn) != 1 ||
+	    !list16(&s, &sn))
+		return 0;
+	for (size_t i = 0; i < sn; i += 2)
+		sig |= s[i + 1] == 3 && s[i] >= 4 && s[i] <= 6; /* ecdsa with SHA-256 to 512 */
+	for (size_t i = 0; i < gn; i += 2)
+		curves |= curve_bit((unsigned)(g[i] << 8 | g[i + 1]));
+	return sig ? curves : 0;
+}
+
+/* RFC 6066 §3: a list of one name of type 0. False: none, or one that cannot be. */
+static bool sni_of(SSL *ssl, char *dst, size_t cap)
+{
+	const unsigned char *p;
+	size_t n, k;
+
+	if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &n) != 1 || n < 5)
+		return false;
+	k = (size_t)(p[3] << 8 | p[4]);
+	if (p[2] != 0 || k != n - 5 || k == 0 || k >= cap || memchr(p + 5, 0, k))
+		return false;
+	for (size_t i = 0; i < k; i++)
+		dst[i] = (char)tolower(p[5 + i]);
+	dst[k] = 0;
+	return true;
+}
+
+/* ---- choosing */
+
+static bool fits(const struct weft_tls_priv *p, unsigned cert, unsigned curves)
+{
+	switch (p->curves[cert]) {
+	case NID_X9_62_prime256v1:
+		return curves & CAN_P256;
+	case NID_secp384r1:
+		return curves & CAN_P384;
+	case NID_secp521r1:
+		return curves & CAN_P521;
+	default:
+		return false;
+	}
+}
+
+/* -1: no certificate of that name fits. */
+static int find(const struct weft_tls_priv *p, const char *name, unsigned curves)
+{
+	size_t lo = 0, hi = p->n_names;
+	int rsa = -1;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (strcmp(p->names[mid].name, name) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < p->n_names && strcmp(p->names[lo].name, name) == 0; lo++) {
+		unsigned cert = p->names[lo].cert;
+
+		if (fits(p, cert, curves))
+			return (int)cert;
+		if (p->curves[cert] == 0 && rsa < 0)
+			rsa = (int)cert;
+	}
+	return rsa;
+}
+
+static int scan(const struct weft_tls_priv *p, unsigned curves)
+{
+	int rsa = -1;
+
+	for (unsigned i = 0; i < p->n_ctxs; i++) {
+		if (fits(p, i, curves))
+			return (int)i;
+		if (p->curves[i] == 0 && rsa < 0)
+			rsa = (int)i;
+	}
+	return rsa;
+}
+
+int weft_tls_select(SSL *ssl, int *alert, void *arg)
+{
+	const struct weft_tls_priv *p = arg;
+	unsigned curves = ecdsa_curves(ssl);
+	char sni[256];
+	bool named = sni_of(ssl, sni, sizeof(sni));
+	const char *dot;
+	int i = -1;
+
+	if (named) {
+		i = find(p, sni, curves);
+		dot = i < 0 ? strchr(sni, '.') : NULL;
+		if (dot && dot != sni)
+			i = find(p, dot, curves);
+	}
+	if (i < 0 && (!named || p->full_scan))
+		i = scan(p, curves);
+	if (i > 0)
+		SSL_set_SSL_CTX(ssl, p->ctxs[i]);
+	return SSL_CLIENT_HELLO_SUCCESS;
+}
