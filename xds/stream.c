@@ -7,7 +7,7 @@
 #include <event2/event.h>
 #include <stdio.h>
 
-enum { STREAM_WINDOW = 1 << 20, ANSWER_MS = 10000, HEADERS = 6 };
+enum { STREAM_WINDOW = 1 << 20, ANSWER_MS = 10000, HEADERS = 6, HEADERS_MAX = 32 };
 
 static void tell(struct weft_xds_stream *s, bool up)
 {
@@ -173,7 +173,7 @@ static struct weft_h2_header header(const char *name, const char *value)
 static void start_stream(struct weft_xds_stream *s)
 {
 	const struct timeval tv = {ANSWER_MS / 1000, 0};
-	struct weft_h2_header h[WEFT_H2_HEADERS_OUT_MAX] = {
+	struct weft_h2_header h[HEADERS_MAX] = {
 		header(":method", "POST"),
 		header(":scheme", "http"),
 		header(":path", s->conf.method),
@@ -183,7 +183,7 @@ static void start_stream(struct weft_xds_stream *s)
 	};
 	size_t n = HEADERS;
 
-	for (size_t i = 0; i < s->conf.n_metadata && n < WEFT_H2_HEADERS_OUT_MAX; i++)
+	for (size_t i = 0; i < s->conf.n_metadata && n < HEADERS_MAX; i++)
 		h[n++] = s->conf.metadata[i];
 	event_add(s->ev_answer, &tv);
 	weft_grpc_in_init(&s->in, s->conf.message_max);
@@ -264,6 +264,7 @@ static void type_free(struct xtype *t)
 	weft_xds_held_free_all(t);
 	free(t->version);
 	free(t->nonce);
+	free(t->refused_version);
 	free(t);
 }
 

@@ -18,6 +18,8 @@ enum {
 	WEFT_XDS_BATCH_BYTES = 8 << 20,	   /* a response with more is applied in several calls */
 	WEFT_XDS_VERSIONS_BYTES = 3 << 20, /* of a request: servers take 4 MiB */
 	WEFT_XDS_NACK_MAX = 4096,
+	WEFT_XDS_NACK_MIN_MS = 50, /* between refusals of one version; doubles */
+	WEFT_XDS_NACK_MAX_MS = 1000,
 };
 struct weft_xds_stream_conf {	  /* copied; what it points to outlives the stream, unless said */
 	char *method, *authority; /* malloc'ed: taken */
@@ -82,6 +84,11 @@ struct xtype {
 	char *version; /* version_info last accepted, or of the last response (delta) */
 	char *nonce;   /* state of the world: of the last response */
 	TAILQ_HEAD(, xack) acks;
+	/* State of the world: servers send a refused version again at once, so the answer to one
+	 * that is refused again waits. */
+	char *refused_version;
+	unsigned refused_ms;
+	uint64_t hold_ns; /* no request before; 0: none waits */
 	uint64_t update_time_ms;
 };
 

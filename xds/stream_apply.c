@@ -1,6 +1,7 @@
 /* A response: read resource by resource, so that a bad one refuses only itself. */
 #include "proxy/core/arena.h"
 #include "proxy/core/utf8.h"
+#include "proxy/core/worker.h"
 #include "xds/stream.h"
 #include "xds/stream_split.h"
 #include "xds/wire.h"
@@ -420,6 +421,22 @@ static void first_state(struct xtype *t, bool all, bool good)
 		t->sink->complete(t->owner);
 }
 
+static void slow_refusals(struct xtype *t, const char *version)
+{
+	bool again = t->refused_version && !strcmp(t->refused_version, version);
+
+	t->hold_ns = 0;
+	if (!again) {
+		free(t->refused_version);
+		t->refused_version = weft_xstrdup(version);
+		t->refused_ms = WEFT_XDS_NACK_MIN_MS;
+		return;
+	}
+	t->hold_ns = weft_now_ns() + (uint64_t)t->refused_ms * 1000000;
+	t->refused_ms =
+		t->refused_ms * 2 < WEFT_XDS_NACK_MAX_MS ? t->refused_ms * 2 : WEFT_XDS_NACK_MAX_MS;
+}
+
 static void apply(struct xtype *t, const struct xresponse *p, const char *version,
 		  const char *nonce)
 {
@@ -448,6 +465,8 @@ static void apply(struct xtype *t, const struct xresponse *p, const char *versio
 		clock_gettime(CLOCK_REALTIME, &now);
 		t->update_time_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 	}
+	if (r->nacks && !s->conf.delta)
+		slow_refusals(t, version);
 	free(t->nonce);
 	t->nonce = weft_xstrdup(nonce);
 	weft_xds_stream_ack(t, nonce, r->nacks ? r->nack : NULL);

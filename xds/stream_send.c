@@ -71,6 +71,7 @@ void weft_xds_stream_renew(struct weft_xds_stream *s)
 		free(t->nonce);
 		t->nonce = NULL;
 		t->asked = t->wild_told = false;
+		t->hold_ns = 0;
 		t->syncing = true;
 		t->due = true;
 		HASH_ITER (hh, t->held, h, tmp) {
@@ -301,17 +302,33 @@ static bool has_due(const struct xtype *t)
 	return t->due || !TAILQ_EMPTY(&t->acks);
 }
 
+static void wake_in(struct weft_xds_stream *s, uint64_t ns)
+{
+	const struct timeval tv = {(time_t)(ns / 1000000000),
+				   (suseconds_t)(ns % 1000000000 / 1000) + 1};
+
+	event_add(s->ev_send, &tv);
+}
+
 void weft_xds_stream_send(struct weft_xds_stream *s)
 {
+	uint64_t now = weft_now_ns(), wait = UINT64_MAX;
 	struct xtype *t;
 
 	if (!s->s || s->applying)
 		return;
-	TAILQ_FOREACH (t, &s->types, link)
+	TAILQ_FOREACH (t, &s->types, link) {
+		if (t->hold_ns > now) {
+			wait = t->hold_ns - now < wait ? t->hold_ns - now : wait;
+			continue;
+		}
 		while (has_due(t)) {
 			if (!token(s))
 				return;
 			if (s->conf.delta ? send_delta(t) : send_sotw(t))
 				s->tokens -= 1;
 		}
+	}
+	if (wait != UINT64_MAX)
+		wake_in(s, wait);
 }
