@@ -10,6 +10,8 @@ enum {
 	DEFAULT_MAX_FRAME = 1 << 20,
 	DEFAULT_HEADER_LIST = 16 << 10,
 	DEFAULT_SEND_FRAME = 16375,
+	CONTINUATION_BYTES = 16 << 10, /* what each of a long block is thought to hold */
+	WINDOW_LIMIT = INT32_MAX,
 };
 
 void *weft_h2_owner(const struct weft_h2 *h)
@@ -34,6 +36,21 @@ void weft_h2_ping(struct weft_h2 *h)
 	nghttp2_submit_ping(h->ng, NGHTTP2_FLAG_NONE, NULL);
 }
 
+void weft_h2_ping_opaque(struct weft_h2 *h, const uint8_t opaque[8])
+{
+	nghttp2_submit_ping(h->ng, NGHTTP2_FLAG_NONE, opaque);
+}
+
+uint32_t weft_h2_peer_max_header_list(const struct weft_h2 *h)
+{
+	return nghttp2_session_get_remote_settings(h->ng, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE);
+}
+
+bool weft_h2_peer_connect_protocol(const struct weft_h2 *h)
+{
+	return nghttp2_session_get_remote_settings(h->ng, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL);
+}
+
 uint32_t weft_h2_streams(const struct weft_h2 *h)
 {
 	return h->n_streams;
@@ -54,11 +71,20 @@ uint32_t weft_h2_peer_max_streams(const struct weft_h2 *h)
 	return nghttp2_session_get_remote_settings(h->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
 }
 
+static uint32_t window(uint32_t asked, uint32_t otherwise)
+{
+	asked = asked ?: otherwise;
+	return asked < WINDOW_LIMIT ? asked : WINDOW_LIMIT;
+}
+
 static void fill_defaults(struct weft_h2_conf *c)
 {
 	c->max_streams = c->max_streams ?: DEFAULT_STREAMS;
-	c->stream_window = c->stream_window ?: DEFAULT_STREAM_WINDOW;
-	c->conn_window = c->conn_window ?: DEFAULT_CONN_WINDOW;
+	c->stream_window = window(c->stream_window, DEFAULT_STREAM_WINDOW);
+	c->conn_window = window(c->conn_window, DEFAULT_CONN_WINDOW);
+	c->stream_window_max = window(c->stream_window_max, WEFT_H2_STREAM_WINDOW_MAX);
+	if (c->stream_window_max < c->stream_window)
+		c->stream_window_max = c->stream_window;
 	c->max_frame = c->max_frame ?: DEFAULT_MAX_FRAME;
 	c->max_header_list = c->max_header_list ?: DEFAULT_HEADER_LIST;
 	c->max_headers = c->max_headers ?: WEFT_H2_HEADERS_MAX;
@@ -84,7 +110,8 @@ static nghttp2_session *session_new(struct weft_h2 *h)
 	if (h->conf.set_table_size)
 		nghttp2_option_set_max_deflate_dynamic_table_size(o, h->conf.table_size);
 	nghttp2_option_set_max_settings(o, WEFT_H2_SETTINGS_MAX);
-	nghttp2_option_set_max_continuations(o, WEFT_H2_CONTINUATIONS_MAX);
+	nghttp2_option_set_max_continuations(
+		o, WEFT_H2_CONTINUATIONS_MAX + h->conf.max_header_list / CONTINUATION_BYTES);
 	/* Its own limit (33 a second) would cut tunnels whose clients abort a lot; ours looks at
 	 * unanswered ones. */
 	nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);

@@ -16,6 +16,7 @@ struct weft_h2_stream {
 	void *user;
 	nghttp2_nv *trailers; /* owned; one block with its text */
 	size_t n_trailers;
+	size_t held;	 /* received, its connection credit not yet returned */
 	uint64_t rx, tx; /* frames with their heads */
 	int32_t id;
 	bool announced : 1; /* the owner knows of it */
@@ -53,7 +54,7 @@ struct weft_h2 {
 	size_t off, cap;
 	struct weft_h2_count noise, rapid;
 	uint32_t goaway_code;
-	bool flood, dead, settings_seen, goaway_sent, goaway_due;
+	bool flood, invalid, dead, settings_seen, goaway_sent, goaway_due;
 };
 
 static inline struct weft_h2_stream *weft_h2_stream_of(struct weft_h2 *h, int32_t id)

@@ -94,13 +94,14 @@ static void tell_bad(struct weft_h2_stream *s, enum weft_h2_bad what)
 static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int code, void *user)
 {
 	struct weft_h2 *h = user;
-
 	struct weft_h2_stream *s = f->hd.stream_id ? weft_h2_stream_of(h, f->hd.stream_id) : NULL;
 
 	h->flood |= count_over(&h->rapid, WEFT_H2_RAPID_MAX);
 	if (s && code == NGHTTP2_ERR_HTTP_MESSAGING && !s->reset)
 		tell_bad(s, WEFT_H2_BAD_MESSAGE);
-	return 0;
+	h->invalid |= h->conf.invalid_ends_conn &&
+		      (code == NGHTTP2_ERR_HTTP_HEADER || code == NGHTTP2_ERR_HTTP_MESSAGING);
+	return h->invalid ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *f, void *user)
@@ -134,8 +135,9 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *f, nghttp2_rcbuf 
 	if (b->n == h->conf.max_headers || b->bytes > h->conf.max_header_list) {
 		s->too_big = true;
 		s->many = b->bytes <= h->conf.max_header_list;
-	} else
+	} else {
 		block_add(b, name, value);
+	}
 	return 0;
 }
 
@@ -146,7 +148,7 @@ static int on_bad_header(nghttp2_session *ng, const nghttp2_frame *f, nghttp2_rc
 
 	if (h->cur)
 		h->cur->bad = true;
-	return 0;
+	return 0; /* with the whole block it is told of, and refused */
 }
 
 /* A block that broke a limit or a field rule ends its stream; the session goes on. */
@@ -158,7 +160,9 @@ static void refuse_block(struct weft_h2_stream *s)
 		tell_bad(s, WEFT_H2_BAD_FIELD);
 	else
 		tell_bad(s, s->many ? WEFT_H2_BAD_TOO_MANY : WEFT_H2_BAD_TOO_LARGE);
-	if (s->bad || !request || weft_h2_answer(s, 431, NULL, 0, false))
+	if (s->bad && s->h->conf.invalid_ends_conn)
+		s->h->invalid = true;
+	else if (s->bad || !request || weft_h2_answer(s, 431, NULL, 0, false))
 		weft_h2_reset(s, s->bad ? WEFT_H2_PROTOCOL_ERROR : WEFT_H2_ENHANCE_YOUR_CALM);
 	s->final = true;
 }
@@ -231,8 +235,12 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *f, void *user)
 			h->ops->settings(h);
 		break;
 	case NGHTTP2_PING:
-		if ((f->hd.flags & NGHTTP2_FLAG_ACK) && h->ops->pong)
+		if (!(f->hd.flags & NGHTTP2_FLAG_ACK))
+			break;
+		if (h->ops->pong)
 			h->ops->pong(h);
+		if (h->ops->ping_ack)
+			h->ops->ping_ack(h, f->ping.opaque_data);
 		break;
 	case NGHTTP2_GOAWAY:
 		if (h->ops->goaway)
@@ -241,7 +249,7 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *f, void *user)
 	default:
 		break;
 	}
-	return 0;
+	return h->invalid ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *p, size_t n,
@@ -250,8 +258,15 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 	struct weft_h2 *h = user;
 	struct weft_h2_stream *s = weft_h2_stream_of(h, id);
 
-	if (s && s->announced && !s->reset)
+	bool wanted = s && s->announced && !s->reset;
+	bool later = wanted && h->conf.conn_credit_on_consume;
+
+	if (later)
+		s->held += n;
+	if (wanted)
 		h->ops->data(s, p, n);
+	if (later)
+		return 0;
 	return nghttp2_session_consume_connection(ng, n) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
@@ -266,6 +281,9 @@ static int on_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
 		h->flood |= count_over(&h->rapid, WEFT_H2_RAPID_MAX);
 	if (s->announced)
 		h->ops->closed(s, code);
+	/* what nobody consumed of the connection's credit */
+	if (s->held && nghttp2_session_consume_connection(ng, s->held))
+		h->invalid = true;
 	nghttp2_session_set_stream_user_data(ng, id, NULL);
 	if (h->cur == s)
 		h->cur = NULL;

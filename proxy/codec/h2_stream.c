@@ -36,14 +36,41 @@ void weft_h2_stream_free(struct weft_h2_stream *s)
 	free(s);
 }
 
-static void to_nv(nghttp2_nv *nv, const char *name, size_t nlen, const char *value, size_t vlen)
+enum { NO_COPY = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE, FEW = 64 };
+
+static void to_nv(nghttp2_nv *nv, const struct weft_h2_header *f, int flags)
 {
 	*nv = (nghttp2_nv){
-		.name = (uint8_t *)name,
-		.value = (uint8_t *)value,
-		.namelen = nlen,
-		.valuelen = vlen,
+		.name = (uint8_t *)f->name,
+		.value = (uint8_t *)f->value,
+		.namelen = f->name_len,
+		.valuelen = f->value_len,
+		.flags = (uint8_t)flags,
 	};
+}
+
+/* A block to send. Few fields need no memory. */
+struct block_out {
+	nghttp2_nv few[FEW], *v;
+	size_t n;
+};
+
+static int block_out(struct block_out *b, const struct weft_h2 *h, const struct weft_h2_header *v,
+		     size_t n)
+{
+	if (n > WEFT_H2_HEADERS_OUT_MAX)
+		return -E2BIG;
+	b->v = n <= FEW ? b->few : weft_xcalloc(n, sizeof(*b->v));
+	b->n = n;
+	for (size_t i = 0; i < n; i++)
+		to_nv(&b->v[i], &v[i], h->conf.keep_headers ? NO_COPY : 0);
+	return 0;
+}
+
+static void block_out_done(struct block_out *b)
+{
+	if (b->v != b->few)
+		free(b->v);
 }
 
 static nghttp2_data_provider body_of(struct weft_h2_stream *s)
@@ -54,25 +81,20 @@ static nghttp2_data_provider body_of(struct weft_h2_stream *s)
 struct weft_h2_stream *weft_h2_request(struct weft_h2 *h, const struct weft_h2_header *v, size_t n,
 				       bool body, void *user)
 {
-	nghttp2_nv few[64], *nv = few;
 	nghttp2_data_provider dp;
 	struct weft_h2_stream *s;
+	struct block_out b;
 
 	if (h->conf.server || h->dead || h->goaway_sent || n > WEFT_H2_HEADERS_OUT_MAX ||
 	    h->n_streams >= weft_h2_peer_max_streams(h) ||
-	    !nghttp2_session_check_request_allowed(h->ng))
+	    !nghttp2_session_check_request_allowed(h->ng) || block_out(&b, h, v, n))
 		return NULL;
-	if (n > sizeof(few) / sizeof(few[0]))
-		nv = weft_xcalloc(n, sizeof(*nv));
-	for (size_t i = 0; i < n; i++)
-		to_nv(&nv[i], v[i].name, v[i].name_len, v[i].value, v[i].value_len);
 	s = weft_h2_stream_new(h);
 	s->user = user;
 	s->announced = true;
 	dp = body_of(s);
-	s->id = nghttp2_submit_request(h->ng, NULL, nv, n, body ? &dp : NULL, s);
-	if (nv != few)
-		free(nv);
+	s->id = nghttp2_submit_request(h->ng, NULL, b.v, b.n, body ? &dp : NULL, s);
+	block_out_done(&b);
 	if (s->id < 0) {
 		weft_h2_stream_free(s);
 		return NULL;
@@ -93,10 +115,9 @@ int weft_h2_answer(struct weft_h2_stream *s, int status, const struct weft_h2_he
 	if (n > ANSWER_MAX)
 		return -E2BIG;
 	len = snprintf(text, sizeof(text), "%d", status);
-	to_nv(&nv[0], ":status", 7, text, (size_t)len);
+	to_nv(&nv[0], &(struct weft_h2_header){":status", text, 7, (size_t)len}, 0);
 	for (size_t i = 0; i < n; i++)
-		to_nv(&nv[1 + i], extra[i].name, extra[i].name_len, extra[i].value,
-		      extra[i].value_len);
+		to_nv(&nv[1 + i], &extra[i], s->h->conf.keep_headers ? NO_COPY : 0);
 	if (nghttp2_submit_response(s->h->ng, s->id, nv, 1 + n, body ? &dp : NULL))
 		return -EINVAL;
 	s->answered = true;
@@ -119,24 +140,27 @@ int weft_h2_respond(struct weft_h2_stream *s, int status, const struct weft_h2_h
 int weft_h2_trailers(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n)
 {
 	size_t bytes = n * sizeof(nghttp2_nv);
+	bool keep = s->h->conf.keep_headers;
 	char *text;
 
 	if (s->reset || s->trailers || !n)
 		return -EINVAL;
 	if (n > WEFT_H2_HEADERS_OUT_MAX)
 		return -E2BIG;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n && !keep; i++)
 		bytes += v[i].name_len + v[i].value_len;
 	s->trailers = weft_xcalloc(1, bytes);
 	s->n_trailers = n;
 	text = (char *)(s->trailers + n);
 	for (size_t i = 0; i < n; i++) {
-		char *name = text, *value = name + v[i].name_len;
+		struct weft_h2_header f = v[i];
 
-		memcpy(name, v[i].name, v[i].name_len);
-		memcpy(value, v[i].value, v[i].value_len);
-		to_nv(&s->trailers[i], name, v[i].name_len, value, v[i].value_len);
-		text = value + v[i].value_len;
+		if (!keep) {
+			f.name = memcpy(text, v[i].name, f.name_len);
+			f.value = memcpy(text + f.name_len, v[i].value, f.value_len);
+			text += f.name_len + f.value_len;
+		}
+		to_nv(&s->trailers[i], &f, keep ? NO_COPY : 0);
 	}
 	return 0;
 }
@@ -144,23 +168,20 @@ int weft_h2_trailers(struct weft_h2_stream *s, const struct weft_h2_header *v, s
 static int submit(struct weft_h2_stream *s, const struct weft_h2_header *v, size_t n,
 		  const nghttp2_data_provider *body, bool interim)
 {
-	nghttp2_nv few[64], *nv = few;
+	struct block_out b;
 	int r;
 
 	if (!s->h->conf.server || s->reset || s->answered)
 		return -EINVAL;
-	if (n > WEFT_H2_HEADERS_OUT_MAX)
-		return -E2BIG;
-	if (n > sizeof(few) / sizeof(few[0]))
-		nv = weft_xcalloc(n, sizeof(*nv));
-	for (size_t i = 0; i < n; i++)
-		to_nv(&nv[i], v[i].name, v[i].name_len, v[i].value, v[i].value_len);
+	r = block_out(&b, s->h, v, n);
+	if (r)
+		return r;
 	if (interim)
-		r = nghttp2_submit_headers(s->h->ng, NGHTTP2_FLAG_NONE, s->id, NULL, nv, n, NULL);
+		r = nghttp2_submit_headers(s->h->ng, NGHTTP2_FLAG_NONE, s->id, NULL, b.v, b.n,
+					   NULL);
 	else
-		r = nghttp2_submit_response(s->h->ng, s->id, nv, n, body);
-	if (nv != few)
-		free(nv);
+		r = nghttp2_submit_response(s->h->ng, s->id, b.v, b.n, body);
+	block_out_done(&b);
 	return r ? -EINVAL : 0;
 }
 
@@ -206,16 +227,44 @@ void weft_h2_resume(struct weft_h2_stream *s)
 
 void weft_h2_consume(struct weft_h2_stream *s, size_t n)
 {
-	if (nghttp2_session_consume_stream(s->h->ng, s->id, n))
+	size_t conn = n < s->held ? n : s->held;
+
+	s->held -= conn;
+	if (nghttp2_session_consume_stream(s->h->ng, s->id, n) ||
+	    (conn && nghttp2_session_consume_connection(s->h->ng, conn)))
 		weft_h2_reset(s, WEFT_H2_INTERNAL_ERROR);
+}
+
+static size_t not_negative(int32_t n)
+{
+	return n > 0 ? (size_t)n : 0;
+}
+
+size_t weft_h2_send_window(const struct weft_h2_stream *s)
+{
+	size_t conn = not_negative(nghttp2_session_get_remote_window_size(s->h->ng));
+	size_t one = not_negative(nghttp2_session_get_stream_remote_window_size(s->h->ng, s->id));
+
+	return one < conn ? one : conn;
+}
+
+size_t weft_h2_stream_window(const struct weft_h2_stream *s)
+{
+	return not_negative(
+		nghttp2_session_get_stream_effective_local_window_size(s->h->ng, s->id));
+}
+
+size_t weft_h2_stream_held(const struct weft_h2_stream *s)
+{
+	return not_negative(nghttp2_session_get_stream_effective_recv_data_length(s->h->ng, s->id));
 }
 
 void weft_h2_grow_window(struct weft_h2_stream *s, uint32_t bytes)
 {
 	int32_t now = nghttp2_session_get_stream_effective_local_window_size(s->h->ng, s->id);
 
-	if (bytes > WEFT_H2_STREAM_WINDOW_MAX)
-		bytes = WEFT_H2_STREAM_WINDOW_MAX;
+	if (bytes > s->h->conf.stream_window_max)
+		bytes = s->h->conf.stream_window_max;
 	if (now >= 0 && bytes > (uint32_t)now &&
 	    nghttp2_session_set_local_window_size(s->h->ng, NGHTTP2_FLAG_NONE, s->id,
 						  (int32_t)bytes))
