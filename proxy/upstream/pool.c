@@ -408,6 +408,11 @@ void weft_pools_soon(struct weft_pools *a)
 	event_active(&a->soon, EV_TIMEOUT, 0);
 }
 
+size_t weft_pools_open(const struct weft_pools *a)
+{
+	return a->n_conns;
+}
+
 struct weft_pools *weft_pools_new(struct weft_wcluster *wc)
 {
 	struct weft_pools *a = weft_xcalloc(1, sizeof(*a));

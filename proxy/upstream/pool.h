@@ -50,6 +50,9 @@ int weft_upstream_dial(struct weft_wcluster *wc, struct weft_host *h, const stru
 		       const struct weft_io_ops *ops, void *owner, struct weft_io **ret);
 void weft_upstream_io_free(struct weft_io *io);
 
+struct weft_pools;
+size_t weft_pools_open(const struct weft_pools *p); /* connections, idle ones as well */
+
 /* ---- outcomes, told by whoever made the request: feeds outlier detection, host and cluster
  * counters. */
 enum weft_outcome {

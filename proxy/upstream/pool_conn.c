@@ -24,19 +24,22 @@ static struct conn_list *list_of(struct pool *p, enum conn_where w, uint32_t **r
 static void move(struct pool_conn *c, enum conn_where to)
 {
 	struct pool *p = c->pool;
-	uint32_t *n = NULL;
+	struct conn_list *list;
+	uint32_t *n;
 
 	if (c->list == to)
 		return;
 	if (c->list != WHERE_NONE) {
-		TAILQ_REMOVE(list_of(p, c->list, &n), c, link);
+		list = list_of(p, c->list, &n);
+		TAILQ_REMOVE(list, c, link);
 		--*n;
 	}
 	c->list = (uint8_t)to;
 	if (to == WHERE_NONE)
 		return;
 	/* The one used last is taken first: others come to their idle timeout. */
-	TAILQ_INSERT_HEAD(list_of(p, to, &n), c, link);
+	list = list_of(p, to, &n);
+	TAILQ_INSERT_HEAD(list, c, link);
 	++*n;
 }
 
@@ -110,6 +113,8 @@ void weft_pool_serve(struct pool_conn *c)
 			l->ops->failed(l->owner, &l->l, WEFT_RESET_OVERFLOW, "overflow");
 	}
 	weft_conn_place(c);
+	if (c->h2 && p->n_pending)
+		weft_pool_grow(p); /* it takes fewer streams than was thought */
 	weft_wcluster_unref(wc);
 }
 
@@ -190,6 +195,11 @@ static void failed(struct pool_conn *c, enum weft_reset why, const char *detail)
 	weft_wcluster_unref(wc);
 }
 
+static uint32_t streams_max(const struct weft_cluster *cl)
+{
+	return cl->session_h2.h2.max_streams ? cl->session_h2.h2.max_streams : MANY;
+}
+
 /* ---- the session tells */
 
 static void on_goaway(struct weft_session *s)
@@ -200,10 +210,24 @@ static void on_goaway(struct weft_session *s)
 	weft_conn_drain(c);
 }
 
+/* How many streams the peer takes is known once its SETTINGS came; the next connection to it keeps
+ * to that before they do, so that nothing is refused. */
+static void learn(struct pool_conn *c)
+{
+	const struct weft_cluster *cl = cluster_of(c);
+	uint32_t most = weft_session_open_count(c->session) + weft_session_room(c->session);
+
+	if (!c->h2 || !most || c->state != CONN_OPEN)
+		return;
+	c->pool->peer_streams = most;
+	c->limit = streams_max(cl);
+}
+
 static void on_room(struct weft_session *s)
 {
 	struct pool_conn *c = weft_session_owner(s);
 
+	learn(c);
 	if (c->pool->n_pending && weft_conn_usable(c))
 		weft_pool_serve(c);
 	else
@@ -319,7 +343,9 @@ static void on_ready(struct weft_io *io)
 	else
 		COUNT(cl, upstream_cx_http1_total, 1);
 	conf = c->h2 ? &cl->session_h2 : &cl->session_h1;
-	c->limit = !c->h2 ? 1 : conf->h2.max_streams ? conf->h2.max_streams : MANY;
+	c->limit = c->h2 ? streams_max(cl) : 1;
+	if (c->h2 && p->peer_streams && p->peer_streams < c->limit)
+		c->limit = p->peer_streams;
 	c->state = CONN_OPEN;
 	c->ready_ns = c->idle_ns = weft_now_ns();
 	c->io = NULL;
@@ -410,7 +436,8 @@ static uint64_t coming(const struct pool *p)
 	uint32_t each = 1;
 
 	if (p->seen == WEFT_UP_H2)
-		each = cl->session_h2.h2.max_streams ? cl->session_h2.h2.max_streams : MANY;
+		each = p->peer_streams && p->peer_streams < streams_max(cl) ? p->peer_streams
+									    : streams_max(cl);
 	if (cl->max_requests_per_connection && cl->max_requests_per_connection < each)
 		each = cl->max_requests_per_connection;
 	return (uint64_t)each * p->n_connecting;

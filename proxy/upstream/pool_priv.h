@@ -50,7 +50,8 @@ struct pool {
 	struct conn_list ready, busy, connecting; /* busy: full, or draining */
 	struct lease_list pending;
 	uint32_t n_ready, n_busy, n_connecting, n_pending, n_active;
-	bool draining; /* host gone: nothing idle is kept */
+	uint32_t peer_streams; /* h2: what the peer last allowed; 0: not known */
+	bool draining;	       /* host gone: nothing idle is kept */
 	bool dead, hashed;
 	const char *text[KEYS]; /* of the key; NULL: not set */
 	struct weft_sockaddr source, dest;
