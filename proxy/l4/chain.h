@@ -37,6 +37,7 @@ struct weft_net_context { /* what filters' prepare gets beside the message: a po
 	const char *listener_name;
 	bool internal; /* traffic_direction INBOUND/OUTBOUND: stats */
 	void *routes;  /* RDS subscriptions of the process: struct weft_route_tables (http) */
+	const char *cluster, *node; /* of the bootstrap's node: add_user_agent; NULL */
 };
 /* filters[]: envoy.config.listener.v3.Filter. Checks: names, one terminal, last. */
 int weft_chain_prepare(struct weft_cfg *c, const struct weft_path *at,

@@ -1,0 +1,115 @@
+/* What a connection manager's configuration says of HTTP/1 and HTTP/2 themselves. */
+#include "proxy/http/hcm_priv.h"
+
+#include "xds/proto/envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case.pb-c.h"
+
+#include <errno.h>
+#include <string.h>
+
+typedef Envoy__Config__Core__V3__Http1ProtocolOptions h1_msg;
+typedef Envoy__Config__Core__V3__Http2ProtocolOptions h2_msg;
+
+enum { HEADERS_KB = 60, HEADERS_COUNT = 100, KEEPALIVE_TIMEOUT_MS = 1000 };
+
+static int prepare_case(struct weft_cfg *c, const struct weft_path *at, const h1_msg *m,
+			struct weft_h1_options *o)
+{
+	struct weft_path p = {at, "header_key_format", -1}, t = {&p, "stateful_formatter", -1},
+			 u = {&t, "typed_config", -1};
+	const ProtobufCMessage *x;
+
+	switch (m->header_key_format->header_format_case) {
+	case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_PROPER_CASE_WORDS:
+		o->proper_case = true;
+		return 0;
+	case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_STATEFUL_FORMATTER:
+		break;
+	default:
+		return weft_cfg_fail(c, &p, "must have proper_case_words or stateful_formatter");
+	}
+	x = weft_cfg_any(c, &u, m->header_key_format->stateful_formatter->typed_config, NULL);
+	if (!x)
+		return -EINVAL;
+	if (x->descriptor !=
+	    &envoy__extensions__http__header_formatters__preserve_case__v3__preserve_case_formatter_config__descriptor)
+		return weft_cfg_fail(c, &u, "%s is not supported; preserve_case is",
+				     x->descriptor->name);
+	o->preserve_case = true;
+	return 0;
+}
+
+static int prepare_h1(struct weft_cfg *c, const struct weft_path *at, const h1_msg *m,
+		      struct weft_h1_options *o)
+{
+	struct weft_path p = {at, "http_protocol_options", -1};
+
+	o->allow_absolute_url = true;
+	if (!m)
+		return 0;
+	o->allow_absolute_url = weft_cfg_bool(m->allow_absolute_url, true);
+	o->accept_http_10 = m->accept_http_10;
+	if (m->default_host_for_http_10 && *m->default_host_for_http_10)
+		o->default_host = weft_arena_strdup(c->arena, m->default_host_for_http_10);
+	o->enable_trailers = m->enable_trailers;
+	o->allow_chunked_length = m->allow_chunked_length;
+	if (m->override_stream_error_on_invalid_http_message)
+		o->stream_error_on_invalid =
+			m->override_stream_error_on_invalid_http_message->value;
+	return m->header_key_format ? prepare_case(c, &p, m, o) : 0;
+}
+
+static int prepare_h2(struct weft_cfg *c, const struct weft_path *at, const h2_msg *m,
+		      struct weft_h2_options *o)
+{
+	struct weft_path p = {at, "http2_protocol_options", -1};
+
+	o->table_size = UINT32_MAX;
+	if (!m)
+		return 0;
+	o->table_size = weft_cfg_u32(m->hpack_table_size, UINT32_MAX);
+	o->max_streams = weft_cfg_u32(m->max_concurrent_streams, 0);
+	o->stream_window = weft_cfg_u32(m->initial_stream_window_size, 0);
+	o->conn_window = weft_cfg_u32(m->initial_connection_window_size, 0);
+	o->allow_connect = m->allow_connect;
+	o->max_outbound_frames = weft_cfg_u32(m->max_outbound_frames, 0);
+	o->max_outbound_control_frames = weft_cfg_u32(m->max_outbound_control_frames, 0);
+	if (m->override_stream_error_on_invalid_http_message)
+		o->stream_error_on_invalid =
+			m->override_stream_error_on_invalid_http_message->value;
+	else if (m->stream_error_on_invalid_http_messaging)
+		o->stream_error_on_invalid = true;
+	if (m->connection_keepalive) {
+		o->ping_interval_ms = (uint32_t)weft_cfg_ms(m->connection_keepalive->interval, 0);
+		o->ping_timeout_ms = (uint32_t)weft_cfg_ms(m->connection_keepalive->timeout,
+							   KEEPALIVE_TIMEOUT_MS);
+	}
+	if (m->allow_metadata)
+		return weft_cfg_fail(c, &p, "allow_metadata: true is not supported");
+	return 0;
+}
+
+int weft_hcm_prepare_session(struct weft_cfg *c, const struct weft_path *at, const hcm_msg *m,
+			     struct weft_hcm_conf *conf)
+{
+	const Envoy__Config__Core__V3__HttpProtocolOptions *o = m->common_http_protocol_options;
+	bool lenient = weft_cfg_bool(m->stream_error_on_invalid_http_message, false);
+	uint32_t kb = weft_cfg_u32(m->max_request_headers_kb, HEADERS_KB);
+	uint64_t ms = conf->ms.delayed_close;
+	struct weft_session_conf s = {.server = true};
+	int err;
+
+	s.h1.max_headers = s.h2.max_headers =
+		weft_cfg_u32(o ? o->max_headers_count : NULL, HEADERS_COUNT);
+	s.h1.max_header_bytes = s.h2.max_header_bytes = kb * 1024;
+	s.h1.stream_error_on_invalid = s.h2.stream_error_on_invalid = lenient;
+	s.headers_ms = (uint32_t)weft_cfg_ms(m->request_headers_timeout, 0);
+	s.delayed_close_ms = ms ? (uint32_t)ms : UINT32_MAX;
+	err = prepare_h1(c, at, m->http_protocol_options, &s.h1);
+	err |= prepare_h2(c, at, m->http2_protocol_options, &s.h2);
+	for (unsigned i = 0; i < HCM_CODECS; i++)
+		conf->session[i] = s;
+	conf->session[HCM_AUTO].version = WEFT_HTTP_10; /* found out by its first bytes */
+	conf->session[HCM_H1].version = WEFT_HTTP_11;
+	conf->session[HCM_H2].version = WEFT_HTTP_2;
+	return err;
+}

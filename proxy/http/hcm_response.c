@@ -1,0 +1,64 @@
+/* Answers' heads on their way to the client. */
+#include "proxy/http/stream_priv.h"
+
+#include <string.h>
+
+#define SERVER(x)                                                                                  \
+	ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_CONNECTION_MANAGER__SERVER_HEADER_TRANSFORMATION__##x
+
+static void set_server(const struct weft_hcm_conf *conf, struct weft_headers *h)
+{
+	struct weft_header *f = weft_headers_get(h, WEFT_H_SERVER);
+
+	if (conf->server_header == SERVER(PASS_THROUGH) ||
+	    (f && conf->server_header == SERVER(APPEND_IF_ABSENT)))
+		return;
+	if (f)
+		weft_headers_remove_id(h, WEFT_H_SERVER);
+	weft_headers_add_ref(h, WEFT_H_SERVER, "server", 6, conf->server_name, conf->server_name_n);
+}
+
+static void set_date(struct weft_stream *s, struct weft_headers *h)
+{
+	char *date;
+
+	if (weft_headers_get(h, WEFT_H_DATE))
+		return;
+	date = weft_arena_alloc(s->arena, 30);
+	memcpy(date, weft_hcm_date(s->c->w, s->now), 30);
+	weft_headers_add_ref(h, WEFT_H_DATE, "date", 4, date, 29);
+}
+
+/* The connection ends with this answer where it must or was asked to. */
+static void look_last(struct weft_stream *s)
+{
+	struct hcm_conn *c = s->c;
+
+	c->n_requests++;
+	if (c->conf->max_requests && c->drain == HCM_OPEN &&
+	    weft_session_total(c->session) >= c->conf->max_requests) {
+		hcm_count(c, WEFT_HTTP_downstream_cx_max_requests_reached);
+		weft_hcm_drain_begin(c);
+	} else if (c->soft) {
+		c->soft = false;
+		weft_scope_add(c->conf->scope, WEFT_HTTP_downstream_cx_http1_soft_drain, -1);
+		weft_hcm_drain_begin(c);
+	}
+}
+
+void weft_hcm_response(struct weft_stream *s, struct weft_headers *h)
+{
+	const struct weft_hcm_conf *conf = s->c->conf;
+	const struct weft_headers *req = s->head[WEFT_REQUEST];
+
+	if (s->c->session)
+		look_last(s);
+	if (s->info.request_id && req &&
+	    (conf->id_in_response || weft_headers_get(req, WEFT_H_X_ENVOY_FORCE_TRACE)))
+		weft_headers_set_id(h, WEFT_H_X_REQUEST_ID, s->info.request_id,
+				    strlen(s->info.request_id));
+	if (conf->via)
+		weft_headers_append(h, WEFT_H_VIA, conf->via, strlen(conf->via));
+	set_date(s, h);
+	set_server(conf, h);
+}

@@ -1,0 +1,73 @@
+/* What filters ask of a stream. */
+#include "proxy/http/stream_priv.h"
+
+#include "proxy/core/worker.h"
+
+struct weft_arena *weft_stream_arena(struct weft_stream *s)
+{
+	return s->arena;
+}
+
+struct weft_worker *weft_stream_worker(struct weft_stream *s)
+{
+	return s->c->worker;
+}
+
+struct event_base *weft_stream_base(struct weft_stream *s)
+{
+	return s->c->worker->base;
+}
+
+struct weft_info *weft_stream_info(struct weft_stream *s)
+{
+	return &s->info;
+}
+
+const struct weft_io_info *weft_stream_downstream(struct weft_stream *s)
+{
+	return s->info.down;
+}
+
+struct weft_headers *weft_stream_headers(struct weft_stream *s, enum weft_dir d)
+{
+	return s->head[d];
+}
+
+struct weft_headers *weft_stream_trailers(struct weft_stream *s, enum weft_dir d)
+{
+	return s->trailers[d];
+}
+
+const struct weft_routes *weft_stream_routes(struct weft_stream *s)
+{
+	return s->routes;
+}
+
+struct weft_scope *weft_stream_scope(struct weft_stream *s)
+{
+	return s->c->conf->scope;
+}
+
+uint64_t weft_stream_random(struct weft_stream *s)
+{
+	if (!s->random_set) {
+		s->random = weft_rand64();
+		s->random_set = true;
+	}
+	return s->random;
+}
+
+bool weft_stream_is_grpc(const struct weft_stream *s)
+{
+	return s->grpc;
+}
+
+bool weft_stream_is_tls(const struct weft_stream *s)
+{
+	return s->info.down->tls;
+}
+
+const char *weft_stream_upgrade(const struct weft_stream *s)
+{
+	return s->upgrade;
+}
