@@ -16,7 +16,7 @@ struct weft_h2_stream {
 	void *user;
 	nghttp2_nv *trailers; /* owned; one block with its text */
 	size_t n_trailers;
-	size_t held;	 /* received, its connection credit not yet returned */
+	size_t held;	 /* received and not consumed */
 	uint64_t rx, tx; /* frames with their heads */
 	int32_t id;
 	bool announced : 1; /* the owner knows of it */

@@ -97,10 +97,11 @@ static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int cod
 	struct weft_h2_stream *s = f->hd.stream_id ? weft_h2_stream_of(h, f->hd.stream_id) : NULL;
 
 	h->flood |= count_over(&h->rapid, WEFT_H2_RAPID_MAX);
-	if (s && code == NGHTTP2_ERR_HTTP_MESSAGING && !s->reset)
+	if (code != NGHTTP2_ERR_HTTP_HEADER && code != NGHTTP2_ERR_HTTP_MESSAGING)
+		return 0;
+	if (s && !s->reset)
 		tell_bad(s, WEFT_H2_BAD_MESSAGE);
-	h->invalid |= h->conf.invalid_ends_conn &&
-		      (code == NGHTTP2_ERR_HTTP_HEADER || code == NGHTTP2_ERR_HTTP_MESSAGING);
+	h->invalid |= h->conf.invalid_ends_conn;
 	return h->invalid ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
@@ -259,13 +260,12 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 	struct weft_h2_stream *s = weft_h2_stream_of(h, id);
 
 	bool wanted = s && s->announced && !s->reset;
-	bool later = wanted && h->conf.conn_credit_on_consume;
 
-	if (later)
+	if (wanted) {
 		s->held += n;
-	if (wanted)
 		h->ops->data(s, p, n);
-	if (later)
+	}
+	if (wanted && h->conf.conn_credit_on_consume)
 		return 0;
 	return nghttp2_session_consume_connection(ng, n) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
@@ -282,7 +282,8 @@ static int on_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
 	if (s->announced)
 		h->ops->closed(s, code);
 	/* what nobody consumed of the connection's credit */
-	if (s->held && nghttp2_session_consume_connection(ng, s->held))
+	if (s->held && h->conf.conn_credit_on_consume &&
+	    nghttp2_session_consume_connection(ng, s->held))
 		h->invalid = true;
 	nghttp2_session_set_stream_user_data(ng, id, NULL);
 	if (h->cur == s)

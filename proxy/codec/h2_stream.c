@@ -227,11 +227,12 @@ void weft_h2_resume(struct weft_h2_stream *s)
 
 void weft_h2_consume(struct weft_h2_stream *s, size_t n)
 {
-	size_t conn = n < s->held ? n : s->held;
+	bool conn = s->h->conf.conn_credit_on_consume;
 
-	s->held -= conn;
+	n = n < s->held ? n : s->held;
+	s->held -= n;
 	if (nghttp2_session_consume_stream(s->h->ng, s->id, n) ||
-	    (conn && nghttp2_session_consume_connection(s->h->ng, conn)))
+	    (conn && nghttp2_session_consume_connection(s->h->ng, n)))
 		weft_h2_reset(s, WEFT_H2_INTERNAL_ERROR);
 }
 
@@ -256,7 +257,7 @@ size_t weft_h2_stream_window(const struct weft_h2_stream *s)
 
 size_t weft_h2_stream_held(const struct weft_h2_stream *s)
 {
-	return not_negative(nghttp2_session_get_stream_effective_recv_data_length(s->h->ng, s->id));
+	return s->held;
 }
 
 void weft_h2_grow_window(struct weft_h2_stream *s, uint32_t bytes)
