@@ -92,6 +92,17 @@ static void too_big(struct loader *l)
 	add_error(l, &err);
 }
 
+static bool load_json(struct loader *l, const char *text, size_t n, struct yaml_events *ev)
+{
+	struct weft_arena *scratch = weft_arena_new(0);
+	bool ok = yaml_json_read(scratch, text, n, ev);
+
+	if (ok)
+		load(l, ev);
+	weft_arena_free(scratch);
+	return ok;
+}
+
 int weft_yaml_decode(struct weft_arena *a, const char *file, const char *text, size_t n,
 		     weft_yaml_pick *pick, void *ctx, struct weft_yaml_doc **ret_docs,
 		     size_t *ret_n, struct weft_errs *errs)
@@ -105,6 +116,8 @@ int weft_yaml_decode(struct weft_arena *a, const char *file, const char *text, s
 	l.file = weft_arena_strdup(a, file);
 	if (n > WEFT_YAML_BYTES_MAX) {
 		too_big(&l);
+	} else if (load_json(&l, text, n, &ev)) {
+		more = 0;
 	} else {
 		r = yaml_reader_new(l.file, text, n);
 		while (more > 0) {

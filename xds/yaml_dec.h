@@ -3,12 +3,18 @@
 #include "xds/proto/wellknown.pb-c.h"
 #include "xds/yaml_priv.h"
 
+enum { FOUND_MAX = 256 };
+struct found {
+	const ProtobufCMessageDescriptor *desc;
+	const ProtobufCFieldDescriptor *f;
+};
 struct dec {
 	const struct yaml_target *t;
 	const struct yev *ev;
 	struct weft_marks *marks;
 	int aliases, depth;
 	int errors_before; /* of this document */
+	struct found found[FOUND_MAX];
 };
 /* Adds an error; always false, so that callers return it. */
 bool yaml_fail(struct dec *d, const struct weft_path *at, const struct yev *e, const char *fmt, ...)

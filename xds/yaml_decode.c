@@ -266,7 +266,6 @@ static void decode_field(struct dec *d, const struct weft_path *up, const struct
 
 	if (!e)
 		return;
-	yaml_marks_field(d->marks, m, (unsigned)(f - m->descriptor->fields), mark_of(&d->ev[i]));
 	if (is_null(e) && f->type != PROTOBUF_C_TYPE_STRING &&
 	    !(f->type == PROTOBUF_C_TYPE_MESSAGE && yaml_form_of(f->descriptor) == YAML_VALUE)) {
 		/* in our own kinds an empty value is more often a file cut short than a wish */
@@ -320,17 +319,39 @@ static void unknown_field(struct dec *d, const struct weft_path *up, const struc
 		yaml_fail(d, &at, key, "unknown field");
 }
 
+/* The same few fields come again and again. */
+static const ProtobufCFieldDescriptor *
+find_field(struct dec *d, const ProtobufCMessageDescriptor *desc, const struct yev *key)
+{
+	uintptr_t h = ((uintptr_t)desc >> 5) + 31 * (uintptr_t)key->n +
+		      7 * (unsigned char)key->v[0] +
+		      (key->n ? 127 * (unsigned char)key->v[key->n - 1] : 0);
+	struct found *c = &d->found[h % FOUND_MAX];
+
+	if (c->desc != desc || strcmp(c->f->name, key->v) != 0) {
+		const ProtobufCFieldDescriptor *f = yaml_field_find(desc, key->v);
+
+		if (!f)
+			return NULL;
+		c->desc = desc;
+		c->f = f;
+	}
+	return c->f;
+}
+
 /* typed: in the mapping of an Any, which has the key @type too. */
 static void decode_fields(struct dec *d, const struct weft_path *up, const struct yev *e,
 			  ProtobufCMessage *m, bool typed)
 {
-	const struct yev *seen[SEEN_MAX] = {0};
+	struct marks_entry *marks = yaml_marks_open(d->marks, m);
+	unsigned n = m->descriptor->n_fields;
+	const struct yev *seen[SEEN_MAX];
 
+	memset(seen, 0, (n < SEEN_MAX ? n : SEEN_MAX) * sizeof(seen[0]));
 	for (uint32_t i = index_of(d, e) + 1; d->ev[i].type != YEV_END;) {
 		uint32_t value = d->ev[i].next;
 		const struct yev *key = key_at(d, up, i);
-		const ProtobufCFieldDescriptor *f =
-			key ? yaml_field_find(m->descriptor, key->v) : NULL;
+		const ProtobufCFieldDescriptor *f = key ? find_field(d, m->descriptor, key) : NULL;
 		unsigned k = f ? (unsigned)(f - m->descriptor->fields) : 0;
 		struct weft_path at = {up, key ? key->v : NULL, -1};
 
@@ -345,6 +366,7 @@ static void decode_fields(struct dec *d, const struct weft_path *up, const struc
 		} else {
 			if (k < SEEN_MAX)
 				seen[k] = key;
+			yaml_marks_add(d->marks, marks, k, mark_of(&d->ev[value]));
 			decode_field(d, up, key, value, m, f);
 		}
 	}

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { ANCHORS_MAX = 1000, EVENTS_MAX = 2000000, DIRECTIVES_MAX = 100 };
+enum { ANCHORS_MAX = 1000, DIRECTIVES_MAX = 100 };
 
 struct anchor {
 	const char *name;
@@ -25,6 +25,7 @@ struct yaml_reader {
 	struct anchor *anchors;
 	size_t n_anchors;
 	struct weft_arena *a;
+	struct yaml_keeper keeper;
 	struct weft_err *err;
 };
 
@@ -203,9 +204,9 @@ static struct yev *push(struct yaml_events *ev, const yaml_event_t *e, enum yev_
 		ev->v = weft_xrealloc(ev->v, ev->cap * sizeof(*ev->v));
 	}
 	y = &ev->v[ev->n++];
-	*y = (struct yev){.type = (uint8_t)type,
+	*y = (struct yev){.type = type,
 			  .line = (int)e->start_mark.line + 1,
-			  .col = (int)e->start_mark.column + 1,
+			  .col = (unsigned)e->start_mark.column + 1,
 			  .next = (uint32_t)ev->n};
 	return y;
 }
@@ -259,13 +260,28 @@ static int check_tag(struct yaml_reader *r, struct yev *y, const yaml_char_t *ta
 	return fail(r, y->line, y->col, EINVAL, "tag %.60s is not supported", (const char *)tag);
 }
 
+const char *yaml_keep(struct yaml_keeper *k, const char *s, size_t n)
+{
+	uint32_t h = (uint32_t)n;
+	struct yaml_kept *e;
+
+	if (n > YAML_KEPT_LEN_MAX)
+		return weft_arena_memdup(k->a, s, n + 1); /* may hold NUL */
+	for (size_t i = 0; i < n; i++)
+		h = h * 31 + (unsigned char)s[i];
+	e = &k->v[(h ^ h >> 15) % YAML_KEPT_MAX];
+	if (!e->s || e->n != n || memcmp(e->s, s, n) != 0)
+		*e = (struct yaml_kept){weft_arena_memdup(k->a, s, n + 1), n};
+	return e->s;
+}
+
 static int scalar(struct yaml_reader *r, struct yaml_events *ev, const yaml_event_t *e)
 {
 	struct yev *y = push(ev, e, YEV_SCALAR);
 
 	y->plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-	y->n = e->data.scalar.length;
-	y->v = weft_arena_memdup(r->a, e->data.scalar.value, y->n + 1); /* may hold NUL */
+	y->n = (uint32_t)e->data.scalar.length;
+	y->v = yaml_keep(&r->keeper, (const char *)e->data.scalar.value, y->n);
 	return check_tag(r, y, e->data.scalar.tag);
 }
 
@@ -331,6 +347,7 @@ int yaml_reader_next(struct yaml_reader *r, struct weft_arena *a, struct yaml_ev
 	r->a = a;
 	r->err = reterr;
 	r->n_anchors = 0;
+	r->keeper = (struct yaml_keeper){.a = a};
 	ev->n = 0;
 	if (r->many_directives)
 		return fail(r, 0, 0, E2BIG,
@@ -355,9 +372,9 @@ int yaml_reader_next(struct yaml_reader *r, struct weft_arena *a, struct yaml_ev
 			return 1;
 		default:
 			ret = take(r, ev, &e, open, &depth);
-			if (ret == 0 && ev->n > EVENTS_MAX)
+			if (ret == 0 && ev->n > YAML_EVENTS_MAX)
 				ret = fail(r, ev->v[ev->n - 1].line, ev->v[ev->n - 1].col, E2BIG,
-					   "a document may have %d values", EVENTS_MAX);
+					   "a document may have %d values", YAML_EVENTS_MAX);
 		}
 		yaml_event_delete(&e);
 		if (ret < 0)

@@ -9,7 +9,7 @@ struct field_mark {
 	uint32_t field, n;
 	const struct weft_mark *v; /* of n elements */
 };
-struct entry {
+struct marks_entry {
 	const ProtobufCMessage *m;
 	struct weft_mark own;
 	struct field_mark *fields;
@@ -18,7 +18,8 @@ struct entry {
 struct weft_marks {
 	struct weft_arena *a;
 	struct weft_mark doc;
-	struct entry **slot; /* open addressing; cap is a power of two */
+	struct marks_entry **slot; /* open addressing; cap is a power of two */
+	struct marks_entry *last;  /* got: often wanted again at once */
 	size_t n, cap;
 };
 
@@ -33,24 +34,27 @@ struct weft_marks *yaml_marks_new(struct weft_arena *a, struct weft_mark doc)
 	return k;
 }
 
-static struct entry **find(const struct weft_marks *k, const void *m)
+static struct marks_entry **find(const struct weft_marks *k, const void *m)
 {
 	size_t h = ((uintptr_t)m >> 4) * 0x9e3779b97f4a7c15u;
 
 	for (h ^= h >> 32;; h++) {
-		struct entry **e = &k->slot[h & (k->cap - 1)];
+		struct marks_entry **e = &k->slot[h & (k->cap - 1)];
 
 		if (!*e || (*e)->m == m)
 			return e;
 	}
 }
 
-static struct entry *get(struct weft_marks *k, const ProtobufCMessage *m)
+static struct marks_entry *get(struct weft_marks *k, const ProtobufCMessage *m)
 {
-	struct entry **e = find(k, m);
+	struct marks_entry **e;
 
+	if (k->last && k->last->m == m)
+		return k->last;
+	e = find(k, m);
 	if (*e)
-		return *e;
+		return k->last = *e;
 	if (2 * (k->n + 1) > k->cap) {
 		struct weft_marks old = *k;
 
@@ -64,10 +68,10 @@ static struct entry *get(struct weft_marks *k, const ProtobufCMessage *m)
 	k->n++;
 	*e = weft_arena_alloc(k->a, sizeof(**e));
 	(*e)->m = m;
-	return *e;
+	return k->last = *e;
 }
 
-static struct field_mark *field_of(const struct entry *e, unsigned field)
+static struct field_mark *field_of(const struct marks_entry *e, unsigned field)
 {
 	struct field_mark *f = e->fields;
 
@@ -81,19 +85,32 @@ void yaml_marks_message(struct weft_marks *k, const ProtobufCMessage *m, struct 
 	get(k, m)->own = at;
 }
 
+struct marks_entry *yaml_marks_open(struct weft_marks *k, const ProtobufCMessage *m)
+{
+	return get(k, m);
+}
+
+void yaml_marks_add(struct weft_marks *k, struct marks_entry *e, unsigned field,
+		    struct weft_mark at)
+{
+	struct field_mark *f = weft_arena_alloc(k->a, sizeof(*f));
+
+	f->field = field;
+	f->at = at;
+	f->next = e->fields;
+	e->fields = f;
+}
+
 void yaml_marks_field(struct weft_marks *k, const ProtobufCMessage *m, unsigned field,
 		      struct weft_mark at)
 {
-	struct entry *e = get(k, m);
+	struct marks_entry *e = get(k, m);
 	struct field_mark *f = field_of(e, field);
 
-	if (!f) {
-		f = weft_arena_alloc(k->a, sizeof(*f));
-		f->field = field;
-		f->next = e->fields;
-		e->fields = f;
-	}
-	f->at = at;
+	if (f)
+		f->at = at;
+	else
+		yaml_marks_add(k, e, field, at);
 }
 
 void yaml_marks_elements(struct weft_marks *k, const ProtobufCMessage *m, unsigned field,
@@ -117,7 +134,7 @@ void yaml_marks_set_any(struct weft_marks *k, const ProtobufCMessage *any,
 
 const ProtobufCMessage *yaml_marks_any(const struct weft_marks *k, const void *any)
 {
-	const struct entry *e = *find(k, any);
+	const struct marks_entry *e = *find(k, any);
 
 	return e ? e->inner : NULL;
 }
@@ -132,7 +149,7 @@ void yaml_marks_join(struct weft_marks *k, const struct weft_marks *from)
 struct weft_mark weft_marks_get(const struct weft_marks *k, const void *m, const char *field,
 				int idx)
 {
-	const struct entry *e = m ? *find(k, m) : NULL;
+	const struct marks_entry *e = m ? *find(k, m) : NULL;
 	const ProtobufCFieldDescriptor *d;
 	const struct field_mark *f = NULL;
 

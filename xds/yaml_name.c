@@ -5,7 +5,7 @@
 
 bool yaml_is_kube(const ProtobufCMessageDescriptor *d)
 {
-	return !strcmp(d->package_name, "weft.kube");
+	return d->package_name[0] == 'w' && !strcmp(d->package_name, "weft.kube");
 }
 
 bool yaml_is_envoy(const ProtobufCMessageDescriptor *d)
@@ -99,7 +99,7 @@ enum yaml_form yaml_form_of(const ProtobufCMessageDescriptor *d)
 		     {"Value", YAML_VALUE},
 		     {"ListValue", YAML_VALUES}};
 
-	if (strcmp(d->package_name, "google.protobuf") != 0)
+	if (d->package_name[0] != 'g' || strcmp(d->package_name, "google.protobuf") != 0)
 		return YAML_PLAIN;
 	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++)
 		if (!strcmp(d->short_name, forms[i].name))

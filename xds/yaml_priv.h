@@ -8,19 +8,38 @@
  * again. */
 enum yev_type { YEV_SCALAR, YEV_LIST, YEV_MAP, YEV_END, YEV_ALIAS };
 struct yev {
-	uint8_t type;
-	bool plain; /* unquoted: may be a number, a boolean or null */
-	int line, col;
-	uint32_t next;	 /* index after the whole node */
-	uint32_t target; /* of an alias */
-	const char *v;	 /* scalar, NUL-terminated */
-	size_t n;
+	const char *v; /* scalar, NUL-terminated */
+	union {
+		uint32_t n;	 /* its length */
+		uint32_t target; /* of an alias */
+	};
+	uint32_t next; /* index after the whole node */
+	int line;
+	unsigned col : 28;
+	unsigned type : 3;
+	bool plain : 1; /* unquoted: may be a number, a boolean or null */
 };
 struct yaml_events {
 	struct yev *v;
 	size_t n, cap;
 	int line, end_line;
 };
+
+/* Keys and short values come again and again in a document: one copy of each is enough. */
+enum { YAML_KEPT_MAX = 1024, YAML_KEPT_LEN_MAX = 32, YAML_EVENTS_MAX = 2000000 };
+struct yaml_keeper {
+	struct weft_arena *a;
+	struct yaml_kept {
+		const char *s;
+		size_t n;
+	} v[YAML_KEPT_MAX];
+};
+/* s[n] is 0. */
+const char *yaml_keep(struct yaml_keeper *k, const char *s, size_t n);
+
+/* A file that is one well-formed JSON value in ASCII, some times faster than by way of YAML, which
+ * it is too. False: it is not, and ev holds nothing. */
+bool yaml_json_read(struct weft_arena *a, const char *text, size_t n, struct yaml_events *ev);
 
 struct yaml_reader;
 struct yaml_reader *yaml_reader_new(const char *file, const char *text, size_t n);
@@ -75,6 +94,11 @@ struct weft_marks *yaml_marks_new(struct weft_arena *a, struct weft_mark doc);
 void yaml_marks_message(struct weft_marks *k, const ProtobufCMessage *m, struct weft_mark at);
 void yaml_marks_field(struct weft_marks *k, const ProtobufCMessage *m, unsigned field,
 		      struct weft_mark at);
+/* The same for the first mark of a field of a message that was looked up once. */
+struct marks_entry;
+struct marks_entry *yaml_marks_open(struct weft_marks *k, const ProtobufCMessage *m);
+void yaml_marks_add(struct weft_marks *k, struct marks_entry *e, unsigned field,
+		    struct weft_mark at);
 void yaml_marks_elements(struct weft_marks *k, const ProtobufCMessage *m, unsigned field,
 			 const struct weft_mark *v, size_t n);
 /* What an Any holds, decoded. */

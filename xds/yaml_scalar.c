@@ -57,8 +57,14 @@ enum yaml_sort yaml_scalar_sort(const struct yev *e)
 
 	if (!e->plain)
 		return YAML_STRING;
+	/* nearly all are names: no other sort begins with their letters, or is longer than a number
+	 */
+	if (e->n && !strchr("~nNtTfFyYoO.+-0123456789", e->v[0]))
+		return YAML_STRING;
 	if (strlen(e->v) != e->n)
 		return YAML_STRING;
+	if (e->n > 5)
+		return is_number(e->v, &is_float) ? is_float ? YAML_FLOAT : YAML_INT : YAML_STRING;
 	if (one_of(e->v, nulls))
 		return YAML_NULL;
 	if (one_of(e->v, bools))
