@@ -14,7 +14,7 @@ hcm=envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionMa
 cat >"$W/envoy.json" <<EOF
 {"admin":{"address":{"socket_address":{"address":"127.0.0.1","port_value":0}}},
  "static_resources":{"listeners":[{"name":"h1","address":{"socket_address":{"address":"127.0.0.1","port_value":0}},
-  "filter_chains":[{"filters":[{"name":"hcm","typed_config":{"@type":"type.googleapis.com/$hcm","stat_prefix":"h1","codec_type":"HTTP1",
+  "filter_chains":[{"filters":[{"name":"hcm","typed_config":{"@type":"type.googleapis.com/$hcm","stat_prefix":"h1","codec_type":"HTTP1","delayed_close_timeout":"0s",
    "local_reply_config":{"body_format":{"text_format_source":{"inline_string":"%RESPONSE_CODE_DETAILS%"}}},
    "upgrade_configs":[{"upgrade_type":"websocket"},{"upgrade_type":"CONNECT"}],
    "http_filters":[
