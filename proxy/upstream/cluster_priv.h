@@ -1,6 +1,6 @@
-/* What the parts of proxy/upstream need of each other: parsed options that no other layer reads, and
- * the hooks between the manager of clusters (cluster.c) and transports, DNS, health checks, pools.
- * Included by proxy/upstream only. */
+/* What the parts of proxy/upstream need of each other: parsed options that no other layer reads,
+ * and the hooks between the manager of clusters (cluster.c) and transports, DNS, health checks,
+ * pools. Included by proxy/upstream only. */
 #pragma once
 #include "proxy/upstream/cluster.h"
 #include "xds/cfg.h"
@@ -9,13 +9,14 @@ struct event_base;
 struct weft_take;
 extern const struct weft_scope_class weft_cluster_scope; /* "cluster", of stats.def */
 
-struct weft_bind { /* upstream_bind_config */
+struct weft_bind {			/* upstream_bind_config */
 	struct weft_sockaddr source[2]; /* one a family; family 0: none */
 	bool freebind;
 	const Envoy__Config__Core__V3__SocketOption *const *options;
 	size_t n_options;
 };
 struct weft_cluster_priv {
+	struct weft_clusters *manager; /* outlives workers */
 	/* upstream_connection_options.tcp_keepalive; all 0: off */
 	uint32_t keep_idle_s, keep_interval_s, keep_probes;
 	struct weft_bind bind;
@@ -29,7 +30,7 @@ struct weft_cluster_priv {
 	const struct weft_locality_conf *locality; /* balancer.c: panic, zone-aware, weights */
 	bool ignore_new_hosts_until_first_hc, close_on_host_set_change, ignore_health_on_removal;
 	unsigned merge_window_ms, cleanup_ms;
-	uint32_t panic_pct; /* healthy_panic_threshold; 0: no panic mode */
+	uint32_t panic_pct;	    /* healthy_panic_threshold; 0: no panic mode */
 	uint32_t override_statuses; /* bits 1 << HealthStatus */
 };
 
@@ -71,7 +72,8 @@ struct weft_health;
 int weft_health_prepare(struct weft_cfg *c, const struct weft_path *at, struct weft_cluster *cl);
 /* changed(): a host's flags changed (h NULL: several); first(): every host of the first set was
  * checked once. Both from the loop. It sets WEFT_HOST_FAILED_ACTIVE_HC, PENDING and so on by atomic
- * operations, and made_ns when a host becomes healthy. w: the main thread's worker; NULL: base only. */
+ * operations, and made_ns when a host becomes healthy. w: the main thread's worker; NULL: base
+ * only. */
 struct weft_health *weft_health_start(struct event_base *base, struct weft_cluster *cl,
 				      void (*changed)(void *owner, struct weft_host *h),
 				      void (*first)(void *owner), void *owner);
@@ -81,7 +83,7 @@ void weft_health_stop(struct weft_health *hc); /* NULL is fine; also from change
 
 /* ---- pool.c. Worker thread. */
 struct weft_pools *weft_pools_new(struct weft_wcluster *wc); /* wc outlives it */
-void weft_pools_free(struct weft_pools *p); /* closes what is idle; NULL is fine */
+void weft_pools_free(struct weft_pools *p);		     /* closes what is idle; NULL is fine */
 /* The host left the set, or (drain false) its health failed and close_on_health_failure is set:
  * close its connections. drain: those without requests at once, the others after their last one. */
 void weft_pools_host_gone(struct weft_pools *p, struct weft_host *h, bool drain);
@@ -89,5 +91,6 @@ void weft_pools_host_gone(struct weft_pools *p, struct weft_host *h, bool drain)
 void weft_pools_drain(struct weft_pools *p);
 
 /* ---- cluster.c */
-/* Tells the main thread that a host's outlier state wants a look; outlier.c. Any thread. */
+/* Tells the main thread that a host's outlier state wants a look; outlier.c. Any thread; what
+ * comes when the manager is gone is forgotten. */
 void weft_clusters_eject_look(struct weft_cluster *cl, struct weft_host *h);
