@@ -8,12 +8,14 @@
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { SESSIONS_MAX = 4096, KEYS_MAX = 64, SESSION_KEYS_MAX = 65536 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static int ex_index;
+static int owner_index; /* of the first context, which holds the rest by it */
+static int priv_index;	/* of every context, without a reference */
 
 /* ---- a priv and its contexts */
 
@@ -25,8 +27,9 @@ static void on_ctx_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, lo
 
 static void setup_once(void)
 {
-	ex_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, on_ctx_free);
-	assert(ex_index >= 0);
+	owner_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, on_ctx_free);
+	priv_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+	assert(owner_index >= 0 && priv_index >= 0);
 }
 
 struct weft_tls_priv *weft_tls_priv_new(bool server)
@@ -49,6 +52,8 @@ void weft_tls_priv_unref(struct weft_tls_priv *p)
 {
 	if (atomic_fetch_sub(&p->refs, 1) != 1)
 		return;
+	for (unsigned i = 1; i < p->n_ctxs; i++)
+		SSL_CTX_free(p->ctxs[i]);
 	X509_STORE_free(p->store);
 	sk_X509_NAME_pop_free(p->ca_names, X509_NAME_free);
 	EVP_MD_CTX_free(p->sid_md);
@@ -57,24 +62,28 @@ void weft_tls_priv_unref(struct weft_tls_priv *p)
 	weft_arena_free(p->arena);
 }
 
-/* From here on each context keeps what its callbacks use. */
+/* From here on the first context keeps what the callbacks use, and the other contexts. A session
+ * that went over to another one still holds the first, where it began. */
 static void tie(struct weft_tls_priv *p)
 {
 	unsigned n = 0;
 
 	EVP_DigestFinal_ex(p->sid_md, p->sid, &n);
 	for (unsigned i = 0; i < p->n_ctxs; i++) {
-		atomic_fetch_add(&p->refs, 1);
-		if (SSL_CTX_set_ex_data(p->ctxs[i], ex_index, p) != 1)
+		if (SSL_CTX_set_ex_data(p->ctxs[i], priv_index, p) != 1)
 			abort(); /* memory is out */
 	}
+	if (p->n_ctxs == 0)
+		return;
+	atomic_fetch_add(&p->refs, 1);
+	if (SSL_CTX_set_ex_data(p->ctxs[0], owner_index, p) != 1)
+		abort(); /* memory is out */
 }
 
 static void drop(struct weft_tls_priv *p)
 {
-	/* the array is in the arena, which the last context takes with it */
-	for (unsigned i = p->n_ctxs; i > 0; i--)
-		SSL_CTX_free(p->ctxs[i - 1]);
+	if (p->n_ctxs > 0)
+		SSL_CTX_free(p->ctxs[0]);
 	weft_tls_priv_unref(p);
 }
 
@@ -172,7 +181,7 @@ static int build_end(struct weft_tls_build *b, int r)
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
 		     EVP_MAC_CTX *mac, int enc)
 {
-	const struct weft_tls_priv *p = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), ex_index);
+	const struct weft_tls_priv *p = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), priv_index);
 	OSSL_PARAM params[2];
 	size_t i = 0;
 	uint8_t *k;

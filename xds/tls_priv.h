@@ -1,4 +1,5 @@
-/* Inside of tls_*.c. One priv belongs to all SSL_CTXs of a context and dies with the last. */
+/* Inside of tls_*.c. One priv belongs to all SSL_CTXs of a context and dies with the first of them.
+ */
 #pragma once
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "xds/tls_conf.h"

@@ -416,7 +416,7 @@ int weft_tls_validation(struct weft_tls_build *b, const struct weft_path *at,
 	r |= sans(b, &t);
 	r |= pins(b, &t);
 	p->verify = p->ca || p->n_hashes || p->n_spkis;
-	if (!p->ca && p->n_sans > 0)
+	if (!p->ca && p->n_sans > 0 && !b->missing)
 		r |= weft_cfg_fail(b->c, &t.at[0],
 				   "matching of subject alternative names needs trusted_ca, which "
 				   "is not set");
