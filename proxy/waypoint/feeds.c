@@ -1,0 +1,325 @@
+/* LDS, CDS, EDS and RDS: from sources into the managers of clusters, routes and listeners. */
+#include "proxy/waypoint/waypoint.h"
+
+#include "proxy/core/log.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+static unsigned key_hash(const void *p, size_t n)
+{
+	static uint64_t seed;
+
+	if (!seed)
+		seed = weft_rand64() | 1;
+	return (unsigned)XXH3_64bits_withSeed(p, n, seed);
+}
+#define HASH_FUNCTION(key, n, ret) ((ret) = key_hash(key, n))
+#define uthash_fatal(msg)	   abort()
+#include <uthash.h>
+
+struct ep_feed { /* endpoints of one service name */
+	UT_hash_handle hh;
+	struct feeds *f;
+	struct weft_xds_watch *watch;
+	unsigned wants;
+	char name[];
+};
+struct rt_feed {
+	UT_hash_handle hh;
+	struct weft_route_table *table; /* key */
+	struct feeds *f;
+	struct weft_xds_watch *watch;
+};
+struct feeds {
+	struct waypoint *w;
+	struct weft_xds_watch *lds, *cds;
+	bool lds_done, cds_done;
+	struct ep_feed *eps;
+	struct rt_feed *rts;
+	struct weft_errs *errs; /* room for one resource's */
+};
+
+/* The first error is what the server is told; all are logged at debug. */
+static void reject(struct feeds *f, struct weft_xds_reply *r, const char *kind,
+		   const struct weft_xds_resource *up)
+{
+	int i;
+
+	for (i = 0; i < f->errs->n; i++)
+		if (!*f->errs->v[i].where)
+			snprintf(f->errs->v[i].where, sizeof(f->errs->v[i].where), "%s %.60s", kind,
+				 up->name);
+	for (i = 0; i < f->errs->n; i++)
+		weft_log_err(WEFT_LOG_WARN, &f->errs->v[i], "resource refused");
+	weft_xds_reject(r, up->name, &f->errs->v[0]);
+}
+
+static struct weft_cfg cfg_of(struct feeds *f, const struct weft_xds_resource *up)
+{
+	memset(f->errs, 0, sizeof(*f->errs));
+	return (struct weft_cfg){.arena = up->arena, .errs = f->errs};
+}
+
+/* ---- clusters */
+static void cds_apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_resource *up,
+		      size_t n_up, const char *const *removed, size_t n_removed)
+{
+	struct feeds *f = owner;
+	size_t i;
+
+	for (i = 0; i < n_up; i++) {
+		struct weft_cfg c = cfg_of(f, &up[i]);
+
+		if (weft_cfg_check(&c, NULL, up[i].msg) ||
+		    weft_clusters_set(f->w->clusters, &c, NULL, (const void *)up[i].msg,
+				      up[i].version, true) < 0)
+			reject(f, r, "cds", &up[i]);
+	}
+	for (i = 0; i < n_removed; i++)
+		weft_clusters_remove(f->w->clusters, removed[i]);
+}
+
+static void cds_done(void *owner)
+{
+	struct feeds *f = owner;
+
+	f->cds_done = true;
+	waypoint_look(f->w);
+}
+
+static const struct weft_xds_sink cds_sink = {
+	.apply = cds_apply, .complete = cds_done, .timed_out = cds_done, .arenas = true};
+
+/* ---- endpoints */
+static void eds_apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_resource *up,
+		      size_t n_up, const char *const *removed, size_t n_removed)
+{
+	struct ep_feed *e = owner;
+	struct feeds *f = e->f;
+	size_t i;
+
+	for (i = 0; i < n_up; i++) {
+		struct weft_cfg c = cfg_of(f, &up[i]);
+
+		if (weft_cfg_check(&c, NULL, up[i].msg) ||
+		    weft_clusters_endpoints(f->w->clusters, &c, NULL, e->name,
+					    (const void *)up[i].msg, up[i].version) < 0)
+			reject(f, r, "eds", &up[i]);
+	}
+	if (n_removed)
+		weft_clusters_endpoints_gone(f->w->clusters, e->name);
+}
+
+static void eds_timed_out(void *owner)
+{
+	struct ep_feed *e = owner;
+
+	weft_log(WEFT_LOG_WARN, "endpoints of \"%s\" did not come in time", e->name);
+	weft_clusters_endpoints_gone(e->f->w->clusters, e->name);
+}
+
+static const struct weft_xds_sink eds_sink = {
+	.apply = eds_apply, .timed_out = eds_timed_out, .arenas = true};
+
+void feeds_want_endpoints(void *owner, const Envoy__Config__Core__V3__ConfigSource *cs,
+			  const char *service, bool on)
+{
+	struct waypoint *w = owner;
+	struct feeds *f = w->feeds;
+	struct weft_err err = {0};
+	struct ep_feed *e;
+
+	if (!f) /* only validated */
+		return;
+	HASH_FIND_STR(f->eps, service, e);
+	if (!on) {
+		if (e && !--e->wants) {
+			HASH_DEL(f->eps, e);
+			weft_xds_unwatch(e->watch);
+			free(e);
+		}
+		return;
+	}
+	if (!e) {
+		size_t n = strlen(service) + 1;
+
+		e = weft_xcalloc(1, sizeof(*e) + n);
+		memcpy(e->name, service, n);
+		e->f = f;
+		HASH_ADD_STR(f->eps, name, e);
+		e->watch = weft_xds_watch(w->sources, cs, &weft_xds_type_endpoint, e->name,
+					  &eds_sink, e, &err);
+		if (!e->watch)
+			weft_log_err(WEFT_LOG_WARN, &err, "endpoints cannot be watched");
+	}
+	e->wants++;
+}
+
+/* ---- routes */
+static void rds_apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_resource *up,
+		      size_t n_up, const char *const *removed, size_t n_removed)
+{
+	struct rt_feed *t = owner;
+	size_t i;
+
+	for (i = 0; i < n_up; i++) {
+		struct weft_cfg c = cfg_of(t->f, &up[i]);
+
+		if (weft_cfg_check(&c, NULL, up[i].msg) ||
+		    weft_route_table_set(t->table, &c, NULL, (const void *)up[i].msg,
+					 up[i].version) < 0)
+			reject(t->f, r, "rds", &up[i]);
+	}
+	if (n_removed)
+		weft_route_table_gone(t->table);
+}
+
+static void rds_timed_out(void *owner)
+{
+	struct rt_feed *t = owner;
+
+	weft_log(WEFT_LOG_WARN, "routes \"%s\" did not come in time",
+		 weft_route_table_name(t->table));
+	weft_route_table_timed_out(t->table);
+}
+
+static const struct weft_xds_sink rds_sink = {
+	.apply = rds_apply, .timed_out = rds_timed_out, .arenas = true};
+
+void feeds_want_routes(void *owner, struct weft_route_table *table,
+		       const Envoy__Config__Core__V3__ConfigSource *cs, const char *name, bool on)
+{
+	struct waypoint *w = owner;
+	struct feeds *f = w->feeds;
+	struct weft_err err = {0};
+	struct rt_feed *t;
+
+	if (!f)
+		return;
+	HASH_FIND_PTR(f->rts, &table, t);
+	if (!on) {
+		if (t) {
+			HASH_DEL(f->rts, t);
+			weft_xds_unwatch(t->watch);
+			free(t);
+		}
+		return;
+	}
+	t = weft_xcalloc(1, sizeof(*t));
+	t->f = f;
+	t->table = table;
+	HASH_ADD_PTR(f->rts, table, t);
+	t->watch = weft_xds_watch(w->sources, cs, &weft_xds_type_route, name, &rds_sink, t, &err);
+	if (!t->watch)
+		weft_log_err(WEFT_LOG_WARN, &err, "routes cannot be watched");
+}
+
+/* ---- listeners */
+static void lds_apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_resource *up,
+		      size_t n_up, const char *const *removed, size_t n_removed)
+{
+	struct feeds *f = owner;
+	size_t i;
+
+	for (i = 0; i < n_up; i++) {
+		struct weft_cfg c = cfg_of(f, &up[i]);
+
+		if (weft_cfg_check(&c, NULL, up[i].msg)) {
+			reject(f, r, "lds", &up[i]);
+			continue;
+		}
+		if (listeners_set(f->w->listeners, &c, NULL, (const void *)up[i].msg,
+				  weft_xds_take(&up[i]), up[i].version, true) < 0)
+			reject(f, r, "lds", &up[i]);
+	}
+	for (i = 0; i < n_removed; i++)
+		listeners_remove(f->w->listeners, removed[i]);
+}
+
+static void lds_done(void *owner)
+{
+	struct feeds *f = owner;
+
+	f->lds_done = true;
+	waypoint_look(f->w);
+}
+
+static const struct weft_xds_sink lds_sink = {
+	.apply = lds_apply, .complete = lds_done, .timed_out = lds_done, .arenas = true};
+
+bool feeds_ready(const struct feeds *f)
+{
+	return f->lds_done && f->cds_done;
+}
+
+bool feeds_clusters_ready(const struct feeds *f)
+{
+	return f->cds_done;
+}
+
+int feeds_start_clusters(struct waypoint *w, struct weft_err *reterr)
+{
+	const Envoy__Config__Bootstrap__V3__Bootstrap__DynamicResources *d =
+		w->boot.msg->dynamic_resources;
+	struct feeds *f = w->feeds;
+
+	f->cds_done = !d || !d->cds_config;
+	if (!f->cds_done) {
+		f->cds = weft_xds_watch(w->sources, d->cds_config, &weft_xds_type_cluster, NULL,
+					&cds_sink, f, reterr);
+		if (!f->cds)
+			return -EINVAL;
+	}
+	return 0;
+}
+
+int feeds_start_listeners(struct waypoint *w, struct weft_err *reterr)
+{
+	const Envoy__Config__Bootstrap__V3__Bootstrap__DynamicResources *d =
+		w->boot.msg->dynamic_resources;
+	struct feeds *f = w->feeds;
+
+	f->lds_done = !d || !d->lds_config;
+	if (!f->lds_done && !f->lds) {
+		f->lds = weft_xds_watch(w->sources, d->lds_config, &weft_xds_type_listener, NULL,
+					&lds_sink, f, reterr);
+		if (!f->lds)
+			return -EINVAL;
+	}
+	return 0;
+}
+
+struct feeds *feeds_new(struct waypoint *w)
+{
+	struct feeds *f = weft_xcalloc(1, sizeof(*f));
+
+	f->w = w;
+	f->errs = weft_xcalloc(1, sizeof(*f->errs));
+	return f;
+}
+
+void feeds_free(struct feeds *f)
+{
+	struct ep_feed *e, *en;
+	struct rt_feed *t, *tn;
+
+	if (!f)
+		return;
+	weft_xds_unwatch(f->lds);
+	weft_xds_unwatch(f->cds);
+	HASH_ITER (hh, f->eps, e, en) {
+		HASH_DEL(f->eps, e);
+		weft_xds_unwatch(e->watch);
+		free(e);
+	}
+	HASH_ITER (hh, f->rts, t, tn) {
+		HASH_DEL(f->rts, t);
+		weft_xds_unwatch(t->watch);
+		free(t);
+	}
+	free(f->errs);
+	free(f);
+}

@@ -1,0 +1,619 @@
+/* Listeners of the process: sockets, warming, replacement without a lost connection. */
+#include "proxy/waypoint/waypoint.h"
+
+#include "proxy/core/log.h"
+#include "proxy/net/origdst.h"
+#include "xds/proto/envoy/extensions/transport_sockets/tls/v3/tls.pb-c.h"
+#include "xds/wire.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum { WORKERS_MAX = 256 };
+
+/* One bound address: a socket for each worker (reuse_port), or one for all. Outlives
+ * configurations. */
+struct lsock {
+	struct weft_listen_conf conf; /* strings are ours */
+	struct weft_sockaddr bound;
+	int *fd; /* [n] */
+	size_t n;
+	unsigned refs; /* entries that use it now, or did until workers let go */
+};
+struct entry {
+	TAILQ_ENTRY(entry) link;
+	struct listeners *m;
+	char *name;
+	struct lconf *active, *warming;
+	struct lsock *sock[LISTENER_ADDRS_MAX], *warm_sock[LISTENER_ADDRS_MAX];
+	struct weft_sockaddr bound[LISTENER_ADDRS_MAX];
+	unsigned n_bound;
+};
+struct listeners {
+	struct listeners_conf conf;
+	TAILQ_HEAD(, entry) list;
+	bool started, stopped;
+};
+
+struct listeners *listeners_new(const struct listeners_conf *conf)
+{
+	struct listeners *m = weft_xcalloc(1, sizeof(*m));
+
+	m->conf = *conf;
+	TAILQ_INIT(&m->list);
+	lconf_free_on(conf->dry ? NULL : conf->main);
+	return m;
+}
+
+/* ---- sockets */
+static bool same_socket(const struct weft_listen_conf *a, const struct weft_listen_conf *b)
+{
+	size_t i;
+
+	if (!!a->unix_path != !!b->unix_path ||
+	    (a->unix_path && strcmp(a->unix_path, b->unix_path)))
+		return false;
+	if (a->n_opts != b->n_opts || a->reuse_port != b->reuse_port ||
+	    a->transparent != b->transparent || a->freebind != b->freebind ||
+	    a->v4_compat != b->v4_compat || a->mptcp != b->mptcp || a->backlog != b->backlog ||
+	    a->fastopen != b->fastopen || a->unix_mode != b->unix_mode)
+		return false;
+	for (i = 0; i < a->n_opts; i++)
+		if (a->opts[i].level != b->opts[i].level || a->opts[i].name != b->opts[i].name ||
+		    a->opts[i].value != b->opts[i].value || a->opts[i].when != b->opts[i].when ||
+		    a->opts[i].bytes_n != b->opts[i].bytes_n ||
+		    (a->opts[i].bytes_n &&
+		     memcmp(a->opts[i].bytes, b->opts[i].bytes, a->opts[i].bytes_n)))
+			return false;
+	return a->unix_path || weft_sockaddr_eq(&a->addr, &b->addr);
+}
+
+static void sock_unref(struct lsock *s)
+{
+	struct weft_sockopt *o;
+	size_t i;
+
+	if (!s || --s->refs)
+		return;
+	for (i = 0; i < s->n; i++)
+		close(s->fd[i]);
+	if (s->conf.unix_path && *s->conf.unix_path != '@')
+		unlink(s->conf.unix_path);
+	o = (struct weft_sockopt *)s->conf.opts;
+	for (i = 0; i < s->conf.n_opts; i++)
+		free((void *)o[i].bytes);
+	free(o);
+	free((void *)s->conf.unix_path);
+	free(s->fd);
+	free(s);
+}
+
+static void conf_copy(struct weft_listen_conf *to, const struct weft_listen_conf *from)
+{
+	struct weft_sockopt *o = weft_xcalloc(from->n_opts + 1, sizeof(*o));
+	size_t i;
+
+	*to = *from;
+	to->unix_path = from->unix_path ? weft_xstrdup(from->unix_path) : NULL;
+	for (i = 0; i < from->n_opts; i++) {
+		o[i] = from->opts[i];
+		if (o[i].bytes_n) {
+			void *p = weft_xcalloc(1, o[i].bytes_n);
+
+			memcpy(p, from->opts[i].bytes, o[i].bytes_n);
+			o[i].bytes = p;
+		}
+	}
+	to->opts = o;
+}
+
+static struct lsock *sock_open(struct listeners *m, const struct weft_listen_conf *conf,
+			       struct weft_err *reterr)
+{
+	struct lsock *s = weft_xcalloc(1, sizeof(*s));
+	struct weft_listen_conf one = *conf;
+	size_t n = conf->reuse_port ? m->conf.n_workers : 1, i;
+
+	s->refs = 1;
+	conf_copy(&s->conf, conf);
+	s->fd = weft_xcalloc(n, sizeof(*s->fd));
+	for (i = 0; i < n; i++) {
+		if (weft_listen(&one, &s->fd[i], reterr) < 0) {
+			sock_unref(s);
+			return NULL;
+		}
+		s->n++;
+		if (!i && !conf->unix_path) {
+			(void)weft_sock_local(s->fd[0], &s->bound);
+			one.addr.port = s->bound.port; /* port 0: all workers the same */
+		}
+	}
+	return s;
+}
+
+static struct lsock *sock_find(struct listeners *m, const struct entry *of,
+			       const struct weft_listen_conf *conf)
+{
+	unsigned i;
+
+	for (i = 0; of && i < LISTENER_ADDRS_MAX; i++)
+		if (of->sock[i] && same_socket(&of->sock[i]->conf, conf))
+			return of->sock[i];
+	return NULL;
+}
+
+/* Sockets for a configuration, those of the entry used again. */
+static int socks_take(struct listeners *m, const struct entry *e, const struct lconf *l,
+		      struct lsock **ret, struct weft_err *reterr)
+{
+	unsigned i;
+
+	memset(ret, 0, LISTENER_ADDRS_MAX * sizeof(*ret));
+	if (m->conf.dry || !l->bind)
+		return 0;
+	for (i = 0; i < l->n_addr; i++) {
+		ret[i] = sock_find(m, e, &l->addr[i]);
+		if (ret[i]) {
+			ret[i]->refs++;
+			continue;
+		}
+		ret[i] = sock_open(m, &l->addr[i], reterr);
+		if (!ret[i]) {
+			while (i--)
+				sock_unref(ret[i]);
+			return -EADDRINUSE;
+		}
+	}
+	return 0;
+}
+
+/* ---- to workers; sockets that are let go are closed after every worker has let go */
+struct told {
+	struct lconf *l; /* NULL: removed */
+	char *name;
+	int fd[LISTENER_ADDRS_MAX];
+	struct listeners *m;
+	struct lsock *gone[LISTENER_ADDRS_MAX];
+	struct weft_worker *main;
+	_Atomic size_t *left;
+	struct lsock **gone_all;
+};
+
+static void let_go(struct weft_worker *w, void *arg)
+{
+	struct lsock **v = arg;
+	unsigned i;
+
+	for (i = 0; i < LISTENER_ADDRS_MAX; i++)
+		sock_unref(v[i]);
+	free(v);
+}
+
+static void tell_one(struct weft_worker *w, void *arg)
+{
+	struct told *t = arg;
+
+	if (t->l) {
+		wlistener_set(wlisteners_of(w), t->l, t->fd);
+		lconf_unref(t->l);
+	} else {
+		wlistener_remove(wlisteners_of(w), t->name);
+	}
+	if (--*t->left == 0) {
+		weft_worker_post(t->main, let_go, t->gone_all);
+		free((void *)t->left);
+	}
+	free(t->name);
+	free(t);
+}
+
+static void tell(struct listeners *m, const struct entry *e, struct lconf *l, struct lsock **old)
+{
+	_Atomic size_t *left = weft_xcalloc(1, sizeof(*left));
+	struct lsock **gone = weft_xcalloc(LISTENER_ADDRS_MAX, sizeof(*gone));
+	size_t i;
+	unsigned k;
+
+	*left = m->conf.n_workers;
+	if (old)
+		memcpy(gone, old, LISTENER_ADDRS_MAX * sizeof(*gone));
+	for (i = 0; i < m->conf.n_workers; i++) {
+		struct told *t = weft_xcalloc(1, sizeof(*t));
+
+		t->l = l;
+		if (l)
+			lconf_ref(l);
+		t->name = weft_xstrdup(e->name);
+		t->main = m->conf.main;
+		t->left = left;
+		t->gone_all = gone;
+		for (k = 0; k < LISTENER_ADDRS_MAX; k++)
+			t->fd[k] = l && e->sock[k] ? e->sock[k]->fd[e->sock[k]->n > 1 ? i : 0] : -1;
+		weft_worker_post(m->conf.workers[i], tell_one, t);
+	}
+}
+
+/* ---- secrets that a configuration names */
+static const Envoy__Extensions__TransportSockets__Tls__V3__DownstreamTlsContext *
+context_of(struct weft_cfg *c, const Envoy__Config__Listener__V3__FilterChain *ch)
+{
+	const ProtobufCMessage *m;
+
+	if (!ch || !ch->transport_socket || !ch->transport_socket->typed_config)
+		return NULL;
+	m = weft_cfg_any(c, NULL, ch->transport_socket->typed_config, NULL);
+	return m && m->descriptor == &envoy__extensions__transport_sockets__tls__v3__downstream_tls_context__descriptor
+		       ? (const void *)m
+		       : NULL;
+}
+
+/* Calls fn for each secret name; stops and returns true when it does. */
+static bool secrets_of(const struct lconf *l,
+		       bool (*fn)(void *ctx, const Envoy__Config__Core__V3__ConfigSource *cs,
+				  const char *name),
+		       void *ctx)
+{
+	struct weft_arena *a = weft_arena_new(0);
+	struct weft_cfg c = {.arena = a, .errs = weft_xcalloc(1, sizeof(struct weft_errs))};
+	const Envoy__Config__Listener__V3__Listener *m = l->msg;
+	bool stop = false;
+	size_t i, k;
+
+	for (i = 0; i <= m->n_filter_chains && !stop; i++) {
+		const Envoy__Extensions__TransportSockets__Tls__V3__DownstreamTlsContext *t =
+			context_of(&c, i < m->n_filter_chains ? m->filter_chains[i]
+							      : m->default_filter_chain);
+		const Envoy__Config__Core__V3__ConfigSource *cs;
+		const char *name;
+
+		for (k = 0;
+		     t && t->common_tls_context && !stop &&
+		     weft_tls_want(
+			     t->common_tls_context,
+			     t->session_ticket_keys_type_case ==
+					     ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__DOWNSTREAM_TLS_CONTEXT__SESSION_TICKET_KEYS_TYPE_SESSION_TICKET_KEYS_SDS_SECRET_CONFIG
+				     ? t->session_ticket_keys_sds_secret_config
+				     : NULL,
+			     k, &name, &cs);
+		     k++)
+			stop = fn(ctx, cs, name);
+	}
+	free(c.errs);
+	weft_arena_free(a);
+	return stop;
+}
+
+static bool want_on(void *ctx, const Envoy__Config__Core__V3__ConfigSource *cs, const char *name)
+{
+	if (cs)
+		secrets_want(ctx, cs, name, true);
+	return false;
+}
+
+static bool want_off(void *ctx, const Envoy__Config__Core__V3__ConfigSource *cs, const char *name)
+{
+	if (cs)
+		secrets_want(ctx, cs, name, false);
+	return false;
+}
+
+static bool is_name(void *ctx, const Envoy__Config__Core__V3__ConfigSource *cs, const char *name)
+{
+	return !strcmp(ctx, name);
+}
+
+static void conf_gone(struct listeners *m, struct lconf *l)
+{
+	if (!l)
+		return;
+	secrets_of(l, want_off, m->conf.secrets);
+	lconf_unref(l);
+}
+
+/* ---- states */
+static bool warm(const struct listeners *m, const struct lconf *l)
+{
+	return m->started && !l->secrets_missing && weft_route_deps_ready(&l->deps);
+}
+
+static void activate(struct entry *e)
+{
+	struct listeners *m = e->m;
+	struct lsock *old[LISTENER_ADDRS_MAX];
+	struct lconf *before = e->active;
+	unsigned i;
+
+	memcpy(old, e->sock, sizeof(old));
+	memcpy(e->sock, e->warm_sock, sizeof(old));
+	memset(e->warm_sock, 0, sizeof(e->warm_sock));
+	e->active = e->warming;
+	e->warming = NULL;
+	for (i = e->n_bound = 0; i < e->active->n_addr; i++)
+		e->bound[e->n_bound++] = e->sock[i] && !e->active->addr[i].unix_path
+						 ? e->sock[i]->bound
+						 : e->active->addr[i].addr;
+	if (!m->conf.dry && !m->stopped)
+		tell(m, e, e->active, old);
+	conf_gone(m, before);
+	if (!before && m->conf.live)
+		m->conf.live(m->conf.owner, e->name, true);
+	weft_log(WEFT_LOG_INFO, "listener %s name=\"%s\"", before ? "replaced" : "added", e->name);
+}
+
+static void warming_drop(struct entry *e)
+{
+	unsigned i;
+
+	if (!e->warming)
+		return;
+	for (i = 0; i < LISTENER_ADDRS_MAX; i++)
+		sock_unref(e->warm_sock[i]);
+	memset(e->warm_sock, 0, sizeof(e->warm_sock));
+	conf_gone(e->m, e->warming);
+	e->warming = NULL;
+}
+
+static struct entry *look(struct listeners *m, const char *name)
+{
+	struct entry *e;
+
+	TAILQ_FOREACH (e, &m->list, link)
+		if (!strcmp(e->name, name))
+			return e;
+	return NULL;
+}
+
+/* Two listeners on one address: the later is told. Bound ones only. */
+static int clash(struct listeners *m, struct weft_cfg *c, const struct weft_path *at,
+		 const struct lconf *l)
+{
+	struct weft_path pa = {at, "address", -1};
+	char text[WEFT_SOCKADDR_TEXT];
+	struct entry *e;
+	unsigned i, k;
+
+	TAILQ_FOREACH (e, &m->list, link) {
+		const struct lconf *o = e->warming ? e->warming : e->active;
+
+		if (!o || !o->bind || !l->bind || !strcmp(e->name, l->name))
+			continue;
+		for (i = 0; i < l->n_addr; i++)
+			for (k = 0; k < o->n_addr; k++)
+				if (!l->addr[i].unix_path && !o->addr[k].unix_path &&
+				    l->addr[i].addr.port &&
+				    weft_sockaddr_eq(&l->addr[i].addr, &o->addr[k].addr))
+					return weft_cfg_fail(c, &pa,
+							     "%s is taken by the listener \"%s\"",
+							     weft_sockaddr_text(&l->addr[i].addr,
+										text, sizeof(text)),
+							     o->name);
+	}
+	return 0;
+}
+
+static uint64_t hash_of(const Envoy__Config__Listener__V3__Listener *msg)
+{
+	size_t n = protobuf_c_message_get_packed_size(&msg->base);
+	uint8_t *p = weft_xcalloc(1, n + 1);
+	uint64_t h;
+
+	protobuf_c_message_pack(&msg->base, p);
+	h = XXH3_64bits(p, n);
+	free(p);
+	return h;
+}
+
+int listeners_set(struct listeners *m, struct weft_cfg *c, const struct weft_path *at,
+		  const Envoy__Config__Listener__V3__Listener *msg, struct weft_arena *arena,
+		  const char *version, bool from_xds)
+{
+	struct weft_tls_secrets secrets = secrets_lookup(m->conf.secrets);
+	struct lconf_in in = {msg, arena, m->conf.routes, &secrets, version, from_xds};
+	struct entry *e = look(m, msg->name ? msg->name : "");
+	struct weft_path pn = {at, "name", -1}, pa = {at, "address", -1};
+	uint64_t hash = hash_of(msg);
+	struct weft_err err = {0};
+	struct lsock *socks[LISTENER_ADDRS_MAX];
+	struct lconf *l;
+
+	if (e && (e->warming ? e->warming : e->active)->hash == hash) {
+		weft_arena_free(arena);
+		return 0;
+	}
+	if (e && !(e->active ? e->active : e->warming)->from_xds && from_xds) {
+		weft_arena_free(arena);
+		return weft_cfg_fail(
+			c, &pn, "\"%s\" is a listener of the bootstrap, which cannot be changed",
+			e->name);
+	}
+	if (e && !from_xds) {
+		weft_arena_free(arena);
+		return weft_cfg_fail(c, &pn, "\"%s\" stands twice", e->name);
+	}
+	if (lconf_new(c, at, &in, &l))
+		return -EINVAL;
+	l->hash = hash;
+	if (clash(m, c, at, l)) {
+		lconf_unref(l);
+		return -EINVAL;
+	}
+	if (socks_take(m, e, l, socks, &err)) {
+		weft_cfg_fail(c, &pa, "%s", err.msg);
+		lconf_unref(l);
+		return -EINVAL;
+	}
+	if (!e) {
+		e = weft_xcalloc(1, sizeof(*e));
+		e->m = m;
+		e->name = weft_xstrdup(l->name);
+		TAILQ_INSERT_TAIL(&m->list, e, link);
+	}
+	warming_drop(e);
+	e->warming = l;
+	memcpy(e->warm_sock, socks, sizeof(socks));
+	if (!m->conf.dry)
+		secrets_of(l, want_on, m->conf.secrets);
+	if (warm(m, l))
+		activate(e);
+	return 1;
+}
+
+int listeners_remove(struct listeners *m, const char *name)
+{
+	struct entry *e = look(m, name);
+	struct lsock *old[LISTENER_ADDRS_MAX];
+
+	if (!e)
+		return -ENOENT;
+	if (!(e->active ? e->active : e->warming)->from_xds)
+		return -EPERM;
+	warming_drop(e);
+	TAILQ_REMOVE(&m->list, e, link);
+	if (e->active) {
+		memcpy(old, e->sock, sizeof(old));
+		memset(e->sock, 0, sizeof(e->sock));
+		tell(m, e, NULL, old);
+		conf_gone(m, e->active);
+		if (m->conf.live)
+			m->conf.live(m->conf.owner, e->name, false);
+	}
+	weft_log(WEFT_LOG_INFO, "listener removed name=\"%s\"", e->name);
+	free(e->name);
+	free(e);
+	return 0;
+}
+
+void listeners_look(struct listeners *m)
+{
+	struct entry *e;
+
+	TAILQ_FOREACH (e, &m->list, link)
+		if (e->warming && warm(m, e->warming))
+			activate(e);
+}
+
+/* The same message once more, now that a secret is another. */
+static void rebuild(struct entry *e)
+{
+	const struct lconf *l = e->warming ? e->warming : e->active;
+	struct listeners *m = e->m;
+	struct weft_tls_secrets secrets = secrets_lookup(m->conf.secrets);
+	size_t n = protobuf_c_message_get_packed_size(&l->msg->base);
+	struct weft_arena *a = weft_arena_new(0);
+	uint8_t *p = weft_arena_alloc(a, n + 1);
+	ProtobufCAllocator al = weft_wire_allocator(a);
+	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
+	struct weft_cfg c = {.arena = a, .errs = errs, .file = !l->from_xds};
+	struct lconf_in in = {NULL, a, m->conf.routes, &secrets, l->version, l->from_xds};
+	struct lconf *to;
+	struct weft_err err = {0};
+	struct lsock *socks[LISTENER_ADDRS_MAX];
+
+	protobuf_c_message_pack(&l->msg->base, p);
+	in.msg = (const void *)protobuf_c_message_unpack(l->msg->base.descriptor, &al, n, p);
+	if (lconf_new(&c, NULL, &in, &to)) {
+		weft_log_err(WEFT_LOG_WARN, &errs->v[0], "new secret not used");
+	} else if (to->hash = l->hash, socks_take(m, e, to, socks, &err)) {
+		weft_log_err(WEFT_LOG_WARN, &err, "new secret not used");
+		lconf_unref(to);
+	} else {
+		secrets_of(to, want_on, m->conf.secrets);
+		warming_drop(e);
+		e->warming = to;
+		memcpy(e->warm_sock, socks, sizeof(socks));
+		if (warm(m, to))
+			activate(e);
+	}
+	free(errs);
+}
+
+void listeners_secret(struct listeners *m, const char *name)
+{
+	struct entry *e;
+
+	TAILQ_FOREACH (e, &m->list, link)
+		if (secrets_of(e->warming ? e->warming : e->active, is_name, (void *)name))
+			rebuild(e);
+}
+
+void listeners_start(struct listeners *m)
+{
+	m->started = true;
+	listeners_look(m);
+}
+
+size_t listeners_count(const struct listeners *m, size_t *ret_warming)
+{
+	const struct entry *e;
+	size_t n = 0;
+
+	*ret_warming = 0;
+	TAILQ_FOREACH (e, &m->list, link) {
+		n += e->active != NULL;
+		*ret_warming += e->warming != NULL;
+	}
+	return n;
+}
+
+/* ---- the end */
+struct draining {
+	bool inbound, stop;
+};
+
+static void drain_one(struct weft_worker *w, void *arg)
+{
+	struct draining *d = arg;
+
+	wlisteners_drain(wlisteners_of(w), d->stop, d->inbound);
+	free(d);
+}
+
+void listeners_stop_accepting(struct listeners *m, bool inbound_only, bool stop)
+{
+	size_t i;
+
+	if (stop && !inbound_only)
+		m->stopped = true;
+	for (i = 0; i < m->conf.n_workers; i++) {
+		struct draining *d = weft_xcalloc(1, sizeof(*d));
+
+		d->inbound = inbound_only;
+		d->stop = stop;
+		weft_worker_post(m->conf.workers[i], drain_one, d);
+	}
+}
+
+void listeners_each(struct listeners *m, void (*fn)(void *ctx, const struct listener_view *v),
+		    void *ctx)
+{
+	struct entry *e;
+
+	TAILQ_FOREACH (e, &m->list, link) {
+		struct listener_view v = {e->active, e->warming, e->bound, e->n_bound};
+
+		fn(ctx, &v);
+	}
+}
+
+void listeners_free(struct listeners *m)
+{
+	struct entry *e;
+	unsigned i;
+
+	if (!m)
+		return;
+	lconf_free_on(NULL);
+	while ((e = TAILQ_FIRST(&m->list)) != NULL) {
+		TAILQ_REMOVE(&m->list, e, link);
+		warming_drop(e);
+		conf_gone(m, e->active);
+		for (i = 0; i < LISTENER_ADDRS_MAX; i++)
+			sock_unref(e->sock[i]);
+		free(e->name);
+		free(e);
+	}
+	free(m);
+}
