@@ -33,7 +33,7 @@ void weft_h1_left(struct weft_exchange *x)
 
 	if (s->h1.x == x)
 		s->h1.x = NULL;
-	if (x->held && s->io)
+	if (x->held)
 		weft_io_resume(s->io);
 	x->held = false;
 }

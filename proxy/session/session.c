@@ -9,6 +9,15 @@ static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 static void on_timer(evutil_socket_t fd, short what, void *arg);
 
+/* The io goes when nobody can be reading its bytes any more. */
+static void let_go(struct weft_session *s)
+{
+	if (!s->orderly)
+		weft_io_free(s->io);
+	else
+		weft_io_close_after_flush(s->io, s->linger_ms);
+}
+
 static void release_memory(struct weft_session *s)
 {
 	struct weft_exchange *x;
@@ -19,6 +28,7 @@ static void release_memory(struct weft_session *s)
 	}
 	if (s->proto)
 		s->proto->free(s);
+	let_go(s);
 	free(s);
 }
 
@@ -249,6 +259,8 @@ static const struct weft_io_ops io_ops = {
 	.closed = on_closed,
 };
 
+static const struct weft_io_ops no_ops;
+
 /* ---- the owner's calls */
 
 struct weft_session *weft_session_new(struct weft_io *io, const struct weft_session_conf *conf,
@@ -275,33 +287,25 @@ struct weft_session *weft_session_new(struct weft_io *io, const struct weft_sess
 	return s;
 }
 
-static void let_go(struct weft_session *s, bool cut)
-{
-	uint32_t ms = s->conf->delayed_close_ms ?: WEFT_SESSION_LINGER_MS;
-
-	if (!s->conf->server || (cut && !s->orderly))
-		weft_io_free(s->io);
-	else
-		weft_io_close_after_flush(s->io, ms == UINT32_MAX || !s->orderly ? 0 : ms);
-	s->io = NULL;
-}
-
 void weft_session_free(struct weft_session *s)
 {
-	bool cut;
+	uint32_t ms;
 
 	if (!s || s->freeing)
 		return;
 	s->freeing = true;
 	weft_session_hold(s);
 	weft_session_timer(s, 0);
-	cut = s->n_open;
+	ms = s->conf->delayed_close_ms ?: WEFT_SESSION_LINGER_MS;
+	s->linger_ms = ms == UINT32_MAX || !s->orderly || !s->conf->server ? 0 : ms;
+	if (s->conf->server && !s->n_open && !s->closing)
+		s->orderly = true;
 	s->told = true;
 	if (s->proto)
 		s->proto->closing(s);
 	cut_all(s, WEFT_RESET_LOCAL);
 	s->freed = true;
-	let_go(s, cut);
+	weft_io_set_ops(s->io, &no_ops, NULL);
 	weft_session_release(s);
 }
 

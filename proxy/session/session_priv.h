@@ -4,6 +4,7 @@
 #include "proxy/codec/h1.h"
 #include "proxy/codec/h2.h"
 #include "proxy/session/session.h"
+#include <event2/buffer.h>
 #include <event2/event.h>
 #include <sys/queue.h>
 
@@ -98,7 +99,7 @@ struct weft_session {
 	struct weft_exchanges open, grave;
 	struct event *timer; /* made when first needed */
 	uint64_t total;
-	uint32_t n_open, depth;
+	uint32_t n_open, depth, linger_ms;
 	uint8_t version;
 	uint8_t end; /* enum weft_io_end that closing tells */
 	int16_t err;
