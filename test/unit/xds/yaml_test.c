@@ -322,6 +322,73 @@ static void test_envoy_round_trip(void **state)
 	}
 }
 
+/* What the JSON reader takes is the same to the YAML reader, which a comment brings in; and what it
+ * leaves to that one. */
+static void test_json_reader(void **state)
+{
+	static const struct {
+		const char *text;
+		bool taken;
+	} v[] = {
+		{"{}", true},
+		{" \n {\"a\": [], \"b\": {}} \n", true},
+		{"{\"a\":1,\"b\":[true,false,null,-1.5e3,\"x\"],\n  \"c\": {\"d\": \"\"}}", true},
+		{"{\"a\": \"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\\u20ac\\u0041\"}", true},
+		{"{\"\": 0}", true},
+		{"{\"1\": 1, \"true\": \"1\", \"null\": \"null\"}", true},
+		{"{\"a\": \"\\ud83d\\ude00\"}", false},
+		{"{\"a\": \"\xc3\xa9\"}", false},
+		{"{\"a\" : 1}", false},
+		{"{a: 1}", false},
+		{"{\"a\": 1,}", false},
+		{"{\"a\": [1, 2,]}", false},
+		{"{\"a\": x}", false},
+		{"{\"a\": yes}", false},
+		{"{\"a\": \"b\nc\"}", false},
+		{"{\"a\": 'b'}", false},
+		{"{\"a\": 1} # end", false},
+		{"{\"a\": 1}\n---\n{}\n", false},
+		{"{\"a\": &x 1, \"b\": *x}", false},
+	};
+
+	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
+		struct weft_arena *a = weft_arena_new(0);
+		struct yaml_events ev = {0};
+		ProtobufCMessage *x, *y;
+		char with[300];
+
+		if (yaml_json_read(a, v[i].text, strlen(v[i].text), &ev) != v[i].taken)
+			fail_msg("%s: %staken", v[i].text, v[i].taken ? "not " : "");
+		assert_int_equal(ev.n > 0, v[i].taken);
+		free(ev.v);
+		snprintf(with, sizeof(with), "#\n%s", v[i].text);
+		if (v[i].taken) {
+			x = read_one(a, &google__protobuf__struct__descriptor, v[i].text, NULL);
+			y = read_one(a, &google__protobuf__struct__descriptor, with, NULL);
+			assert_true(x && y);
+			assert_same(x, y, v[i].text);
+		}
+		weft_arena_free(a);
+	}
+}
+
+/* Places are the same by both readers. */
+static void test_json_places(void **state)
+{
+	static const char text[] = "{\"name\": \"p\",\n  \"rules\": [{\"clauses\": []},\n"
+				   " {\"clauses\": [{\"matches\": [{\"source_ips\":\n[ 5 ]}]}]}]}";
+	struct weft_arena *a = weft_arena_new(0);
+	char with[300];
+
+	assert_null(read_one(a, &istio__security__authorization__descriptor, text, NULL));
+	assert_string_equal(said, "f:4:3: rules[1].clauses[0].matches[0].source_ips[0]: must be a "
+				  "mapping, is the number 5\n");
+	snprintf(with, sizeof(with), "#\n%s", text);
+	assert_null(read_one(a, &istio__security__authorization__descriptor, with, NULL));
+	assert_non_null(strstr(said, "f:5:3: rules[1].clauses[0]"));
+	weft_arena_free(a);
+}
+
 static void test_marks(void **state)
 {
 	struct weft_arena *a = weft_arena_new(0);
@@ -606,12 +673,13 @@ static void test_json(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_envoy_round_trip),
-		cmocka_unit_test(test_marks),	   cmocka_unit_test(test_oneof_bytes_numbers),
-		cmocka_unit_test(test_duration),   cmocka_unit_test(test_base64),
-		cmocka_unit_test(test_depth),	   cmocka_unit_test(test_indented_depth),
-		cmocka_unit_test(test_many),	   cmocka_unit_test(test_laughs),
-		cmocka_unit_test(test_documents),  cmocka_unit_test(test_json),
+		cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_envoy_round_trip),
+		cmocka_unit_test(test_json_reader), cmocka_unit_test(test_json_places),
+		cmocka_unit_test(test_marks),	    cmocka_unit_test(test_oneof_bytes_numbers),
+		cmocka_unit_test(test_duration),    cmocka_unit_test(test_base64),
+		cmocka_unit_test(test_depth),	    cmocka_unit_test(test_indented_depth),
+		cmocka_unit_test(test_many),	    cmocka_unit_test(test_laughs),
+		cmocka_unit_test(test_documents),   cmocka_unit_test(test_json),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
