@@ -30,7 +30,7 @@ static void set_date(struct weft_stream *s, struct weft_headers *h)
 }
 
 /* The connection ends with this answer where it must or was asked to. */
-static void look_last(struct weft_stream *s)
+static void look_last(struct weft_stream *s, bool tunnel)
 {
 	struct hcm_conn *c = s->c;
 
@@ -44,6 +44,14 @@ static void look_last(struct weft_stream *s)
 		weft_scope_add(c->conf->scope, WEFT_HTTP_downstream_cx_http1_soft_drain, -1);
 		weft_hcm_drain_begin(c);
 	}
+	if (s->rx_end)
+		return;
+	hcm_count(c, WEFT_HTTP_downstream_rq_response_before_rq_complete);
+	/* nobody waits for the rest of the request: h1 has no other way to say so */
+	if (s->info.protocol != WEFT_HTTP_2 && !tunnel) {
+		c->drain = HCM_CLOSING;
+		weft_session_drain(c->session, 0);
+	}
 }
 
 void weft_hcm_response(struct weft_stream *s, struct weft_headers *h)
@@ -51,8 +59,10 @@ void weft_hcm_response(struct weft_stream *s, struct weft_headers *h)
 	const struct weft_hcm_conf *conf = s->c->conf;
 	const struct weft_headers *req = s->head[WEFT_REQUEST];
 
+	int status = weft_headers_status(h);
+
 	if (s->c->session)
-		look_last(s);
+		look_last(s, s->is_upgrade ? status == 101 : s->is_connect && status / 100 == 2);
 	if (s->info.request_id && req &&
 	    (conf->id_in_response || weft_headers_get(req, WEFT_H_X_ENVOY_FORCE_TRACE)))
 		weft_headers_set_id(h, WEFT_H_X_REQUEST_ID, s->info.request_id,

@@ -143,8 +143,6 @@ void weft_stream_complete(struct weft_stream *s)
 	if (s->over)
 		return;
 	s->info.end_ns = s->info.last_tx_ns ?: weft_now_ns();
-	if (s->tx_end && !s->rx_end)
-		hcm_count(s->c, WEFT_HTTP_downstream_rq_response_before_rq_complete);
 	run_log(s);
 	count_end(s);
 	weft_stream_log(s, "DownstreamEnd");
@@ -158,15 +156,9 @@ void weft_stream_complete(struct weft_stream *s)
 		s->gone = true;
 		return;
 	}
-	if (!s->rx_end) {
-		/* what the client still sends is of no interest: the answer goes out, then that
-		 * direction is told to stop (h2), or the connection ends (h1) */
-		weft_exchange_reset(s->x, WEFT_RESET_NONE);
-		s->x = NULL;
-		s->gone = true;
-		return;
-	}
-	/* done() follows, when the client took it all */
+	if (s->paused[WEFT_REQUEST])
+		weft_exchange_resume(s->x);
+	/* done() follows when the client took it all; what it still sends is thrown away */
 	weft_timer_set(s->c->w->timers, &s->idle, s->c->conf->ms.flush, s->info.end_ns,
 		       on_flush_late);
 }
