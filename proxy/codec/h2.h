@@ -60,13 +60,13 @@ struct weft_h2_conf {
 	uint32_t stream_window; /* bytes, initial, to 2^31-1; 0: 256 KiB */
 	uint32_t conn_window;	/* bytes, to 2^31-1; 0: 16 MiB. Credit is returned on receipt, or
 				   as conn_credit_on_consume says. */
-	uint32_t
-		stream_window_max; /* weft_h2_grow_window goes so far; 0: 4 MiB, or stream_window */
-	uint32_t max_frame;	   /* accepted; 0: 1 MiB */
-	uint32_t max_header_list;  /* bytes accepted; 0: 16 KiB; beyond: the stream is refused */
-	uint32_t max_headers;	   /* fields of a block accepted; 0: 128 */
-	uint32_t max_control;	   /* PING and SETTINGS answers waiting; 0: WEFT_H2_ACKS_MAX */
-	bool set_table_size;	   /* HPACK: table_size instead of 4096, both ways */
+	/* weft_h2_grow_window goes so far; 0: 4 MiB, or stream_window */
+	uint32_t stream_window_max;
+	uint32_t max_frame;	  /* accepted; 0: 1 MiB */
+	uint32_t max_header_list; /* bytes accepted; 0: 16 KiB; beyond: the stream is refused */
+	uint32_t max_headers;	  /* fields of a block accepted; 0: 128 */
+	uint32_t max_control;	  /* PING and SETTINGS answers waiting; 0: WEFT_H2_ACKS_MAX */
+	bool set_table_size;	  /* HPACK: table_size instead of 4096, both ways */
 	uint32_t table_size;
 	bool connect_protocol;	 /* server: takes extended CONNECT (RFC 8441) */
 	uint32_t max_send_frame; /* DATA payload sent, bytes; 0: 16375, so that frame + header fill
