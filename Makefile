@@ -123,6 +123,9 @@ $(O)/test/lib/%: $(O)/test/lib/%.o $(A_TEST)
 $(O)/test/bench/codec: $(O)/test/bench/codec.o $(call ar,proxy/codec) $(call ar,proxy/core)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+$(O)/test/bench/session: $(O)/test/bench/session.o $(call ar,proxy/session) $(call ar,proxy/net) $(call ar,proxy/codec) $(call ar,proxy/core)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(PKG_LIBS) -lpthread
 $(O)/test/fuzz/%_replay: $(O)/test/fuzz/%_fuzz.o $(O)/test/fuzz/replay.o $(A_TEST)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lpthread
