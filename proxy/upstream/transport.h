@@ -40,6 +40,7 @@ struct weft_tdial_want {
 	const struct weft_sockaddr *to; /* NULL: the host's */
 	const struct weft_take *how;	/* sni, alpn, source, dest, identity */
 	const char *const *alpn;	/* NULL-terminated */
+	const char *const *alpn_first;	/* whatever is configured; NULL */
 	bool tunnel; /* to an HBONE peer: TLS is required, no SNI, ALPN h2, no PROXY header */
 };
 int weft_transport_prepare(const struct weft_transport *t, const struct weft_tdial_want *want,

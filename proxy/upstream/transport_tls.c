@@ -180,6 +180,9 @@ static void alpn_of(const struct weft_tls_client *cl, const struct weft_tdial_wa
 
 	if (want->tunnel) {
 		d->alpn[n++] = "h2";
+	} else if (want->alpn_first) {
+		d->tls.alpn = want->alpn_first;
+		return;
 	} else if (want->how && want->how->alpn) {
 		d->alpn[n++] = want->how->alpn;
 	} else if (cl->alpn && cl->alpn[0]) {

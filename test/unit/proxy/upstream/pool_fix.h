@@ -321,7 +321,7 @@ static void fix_close(struct fix *f)
 #define UNTIL(f, cond)                                                                             \
 	do {                                                                                       \
 		uint64_t end_ = weft_now_ns() + 10000000000ull;                                    \
-		struct timeval tv_ = {0, 20000};                                                   \
+		struct timeval tv_ = {0, 2000};                                                    \
 		while (!(cond) && weft_now_ns() < end_) {                                          \
 			event_base_loopexit((f)->base, &tv_);                                      \
 			event_base_loop((f)->base, EVLOOP_ONCE);                                   \
