@@ -196,7 +196,6 @@ static int prepare_scheme(struct weft_cfg *c, const struct weft_path *at, const 
 				t->scheme_to_overwrite);
 		conf->set_scheme = weft_arena_strdup(c->arena, t->scheme_to_overwrite);
 	}
-	conf->match_scheme = t->match_upstream;
 	return 0;
 }
 

@@ -74,7 +74,6 @@ struct weft_hcm_conf {
 	const char *user_agent, *node; /* NULL: not added */
 	size_t server_name_n;
 	const char *set_scheme; /* NULL: as it came */
-	bool match_scheme;	/* scheme of what is sent upstream: this connection manager's */
 	uint8_t server_header;	/* ServerHeaderTransformation */
 	uint8_t underscores;	/* HeadersWithUnderscoresAction */
 	uint8_t strip_port;	/* 0, HCM_PORT_* */
