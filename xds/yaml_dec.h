@@ -12,6 +12,8 @@ struct dec {
 	const struct yaml_target *t;
 	const struct yev *ev;
 	struct weft_marks *marks;
+	bool envoy; /* read as Envoy reads its files: null is no value, yes is true, any case of
+		       names */
 	int aliases, depth;
 	int errors_before; /* of this document */
 	struct found found[FOUND_MAX];

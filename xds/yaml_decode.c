@@ -266,7 +266,7 @@ static void decode_field(struct dec *d, const struct weft_path *up, const struct
 
 	if (!e)
 		return;
-	if (is_null(e) && f->type != PROTOBUF_C_TYPE_STRING &&
+	if (is_null(e) && (f->type != PROTOBUF_C_TYPE_STRING || d->envoy) &&
 	    !(f->type == PROTOBUF_C_TYPE_MESSAGE && yaml_form_of(f->descriptor) == YAML_VALUE)) {
 		/* in our own kinds an empty value is more often a file cut short than a wish */
 		if (!d->t->lenient && yaml_is_kube(m->descriptor) &&
@@ -417,6 +417,10 @@ static bool decode_form(struct dec *d, const struct weft_path *at, const struct 
 
 	switch (yaml_form_of(desc)) {
 	case YAML_DURATION:
+		if (d->envoy && e->type == YEV_MAP) {
+			decode_fields(d, at, e, m, false);
+			return true;
+		}
 		return yaml_value_duration(d, at, e, (Google__Protobuf__Duration *)m);
 	case YAML_TIMESTAMP:
 		return yaml_value_time(d, at, e, (Google__Protobuf__Timestamp *)m);
@@ -483,7 +487,10 @@ static ProtobufCMessage *decode_message(struct dec *d, const struct weft_path *a
 ProtobufCMessage *yaml_decode_root(const struct yaml_target *t, const struct yaml_events *ev,
 				   struct weft_marks **ret_marks)
 {
-	struct dec d = {.t = t, .ev = ev->v, .errors_before = *t->n_errors};
+	struct dec d = {.t = t,
+			.ev = ev->v,
+			.envoy = yaml_is_envoy(t->desc),
+			.errors_before = *t->n_errors};
 	ProtobufCMessage *m;
 
 	d.marks = yaml_marks_new(t->a, mark_of(&ev->v[0]));

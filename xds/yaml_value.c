@@ -92,13 +92,16 @@ bool yaml_value_enum(struct dec *d, const struct weft_path *at, const struct yev
 {
 	char is[SHOW_MAX], all[128] = "";
 	const char *near = NULL, *names[NAMES_MAX];
+	struct yev plain = *e;
 	size_t n = 0, used = 0;
 
-	if (e->plain && strcmp(desc->package_name, "weft.kube") != 0 &&
-	    yaml_scalar_sort(e) == YAML_INT)
+	plain.plain = true;
+	if (strcmp(desc->package_name, "weft.kube") != 0 && yaml_scalar_sort(&plain) == YAML_INT &&
+	    (e->plain || d->envoy))
 		return yaml_value_int(d, at, e, PROTOBUF_C_TYPE_INT32, dst);
 	for (unsigned i = 0; i < desc->n_values; i++) {
-		if (!strcmp(desc->values[i].name, e->v) && strlen(e->v) == e->n) {
+		if (!(d->envoy ? strcasecmp : strcmp)(desc->values[i].name, e->v) &&
+		    strlen(e->v) == e->n) {
 			memcpy(dst, &desc->values[i].value, 4);
 			return true;
 		}
@@ -147,10 +150,16 @@ bool yaml_value_bytes(struct dec *d, const struct weft_path *at, const struct ye
 
 bool yaml_value_bool(struct dec *d, const struct weft_path *at, const struct yev *e, void *dst)
 {
-	protobuf_c_boolean v = e->v[0] == 't' || e->v[0] == 'T';
+	struct yev plain = *e;
+	enum yaml_sort sort;
+	protobuf_c_boolean v;
 
-	if (yaml_scalar_sort(e) != YAML_BOOL)
+	plain.plain = e->plain || d->envoy; /* "true" too */
+	sort = yaml_scalar_sort(&plain);
+	if (sort != YAML_BOOL && !(sort == YAML_YESNO && e->plain && d->envoy))
 		return yaml_wrong(d, at, e, "true or false");
+	/* true, yes, on */
+	v = strchr("tTyY", e->v[0]) || !strcasecmp(e->v, "on");
 	memcpy(dst, &v, sizeof(v));
 	return true;
 }
