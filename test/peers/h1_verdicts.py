@@ -1,13 +1,20 @@
 #!/usr/bin/env python3
-"""What an HTTP/1 server says to each golden request: h1_verdicts.py PORT FOLDER VERSION > verdicts.
+"""What an HTTP/1 proxy says to each golden case.
 
-A line a case: NAME refused|accepted|waiting STATUSES closed|open DETAIL. Refused: a status that is
-not 200, or an end of the connection that no answer announced."""
+h1_verdicts.py ask FOLDER VERSION REQUESTS-PORT PROXY-PORT > verdicts
+h1_verdicts.py upstream FOLDER PORT-FILE
+
+ask sends requests raw to a proxy that answers 200 itself. For a response it asks another port,
+behind which stands upstream: it answers /NAME with the bytes of the case and ends its direction.
+A line a case: NAME refused|accepted|waiting STATUSES closed|open DETAIL. Refused: an error status,
+or an end of the connection that no answer announced; of a response, one that does not come whole."""
 import concurrent.futures
+import http.client
 import os
 import re
 import socket
 import sys
+import threading
 
 NO_ANSWER_S = 3.0  # without any answer: it waits for more
 QUIET_S = 1.0  # behind an answer
@@ -69,13 +76,73 @@ def verdict(port, path):
     return f"{name} {what} {statuses} {'closed' if closed else 'open'} {detail}"
 
 
-def main():
-    port, folder, version = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    cases = sorted(f for f in os.listdir(folder) if f.endswith(".in") and not f.startswith(("res-", "h10-")))
+def answer(folder, conn):
+    """One connection of upstream: one request, one golden response."""
+    with conn:
+        conn.settimeout(10)
+        got = b""
+        try:
+            while b"\r\n\r\n" not in got:
+                piece = conn.recv(65536)
+                if not piece:
+                    return
+                got += piece
+            name = os.path.basename(got.split(b" ", 2)[1].decode())
+            with open(os.path.join(folder, name + ".in"), "rb") as f:
+                conn.sendall(f.read())
+            conn.shutdown(socket.SHUT_WR)
+            while conn.recv(65536):
+                pass
+        except OSError:
+            pass
+
+
+def upstream(folder, port_file):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        with open(port_file + ".new", "w", encoding="ascii") as f:
+            print(s.getsockname()[1], file=f)
+        os.rename(port_file + ".new", port_file)
+        while True:
+            threading.Thread(target=answer, args=(folder, s.accept()[0]), daemon=True).start()
+
+
+def response_verdict(port, name):
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        c.request("HEAD" if name.startswith("res-head-") else "GET", "/" + name)
+        r = c.getresponse()
+        body = r.read()
+    except (http.client.HTTPException, OSError):
+        return f"{name} refused - closed -"
+    finally:
+        c.close()
+    if r.status >= 500:
+        return f"{name} refused {r.status} open {body.decode('latin-1').split('{')[0] or '-'}"
+    return f"{name} accepted {r.status} open -"
+
+
+def ask(folder, version, port, proxy):
+    names = sorted(f[: -len(".in")] for f in os.listdir(folder) if f.endswith(".in"))
+    # what asks for a tunnel is not asked here, nor what needs another configuration
+    left_out = ("h10-", "res-connect-", "res-upgrade-")
+    names = [n for n in names if not n.startswith(left_out)]
+
+    def one(name):
+        if name.startswith("res-"):
+            return response_verdict(proxy, name)
+        return verdict(port, os.path.join(folder, name + ".in"))
+
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        lines = list(pool.map(lambda c: verdict(port, os.path.join(folder, c)), cases))
-    print(f"envoy {version}, direct_response behind the buffer filter, defaults")
+        lines = list(pool.map(one, names))
+    print(f"envoy {version}, defaults; requests: direct_response behind the buffer filter")
     print("\n".join(lines))
+
+
+def main():
+    if sys.argv[1] == "upstream":
+        upstream(sys.argv[2], sys.argv[3])
+    else:
+        ask(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
 
 
 main()

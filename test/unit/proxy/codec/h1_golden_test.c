@@ -1,6 +1,6 @@
 /* Golden files of HTTP/1: the events of each test/golden/h1/NAME.in must be NAME.out, however the
  * bytes are cut. res-*: a response (-head-, -connect-, -upgrade-: to such a request), h10-*:
- * HTTP/1.0 is allowed. envoy-verdicts.txt says what Envoy did with each request: what it refuses,
+ * HTTP/1.0 is allowed. envoy-verdicts.txt says what Envoy did with each case: what it refuses,
  * we refuse. WEFT_GOLDEN_UPDATE=1 writes the .out files anew. */
 #include "proxy/codec/h1.h"
 #include <dirent.h>
