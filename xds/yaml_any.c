@@ -21,6 +21,25 @@ static uint32_t value_of(const struct dec *d, const struct yev *e, const char *n
 	return 0;
 }
 
+/* Readers would not agree on which of two types is meant. */
+static bool given_once(struct dec *d, const struct weft_path *at, const struct yev *e,
+		       const char *name)
+{
+	struct weft_path sub = {at, name, -1};
+	const struct yev *first = NULL;
+
+	for (uint32_t i = (uint32_t)(e - d->ev) + 1; d->ev[i].type != YEV_END;
+	     i = d->ev[d->ev[i].next].next) {
+		if (d->ev[i].type != YEV_SCALAR || strcmp(d->ev[i].v, name) != 0)
+			continue;
+		if (first)
+			return yaml_fail(d, &sub, &d->ev[i], "given twice; first at %d:%d",
+					 first->line, first->col);
+		first = &d->ev[i];
+	}
+	return true;
+}
+
 /* A URL in a mapping as a string; NULL after an error. */
 static char *url_of(struct dec *d, const struct weft_path *at, const struct yev *e, const char *key)
 {
@@ -34,7 +53,7 @@ static char *url_of(struct dec *d, const struct weft_path *at, const struct yev 
 		return NULL;
 	}
 	v = yaml_node(d, &sub, i);
-	if (!v)
+	if (!v || !given_once(d, at, e, key))
 		return NULL;
 	if (v->type != YEV_SCALAR)
 		yaml_wrong(d, &sub, v, "a string");
@@ -96,7 +115,7 @@ static bool typed_struct(struct dec *d, const struct weft_path *at, const struct
 	uint32_t i = value_of(d, e, "value");
 	ProtobufCMessage *m;
 
-	if (!check_keys(d, at, e))
+	if (!check_keys(d, at, e) || !given_once(d, at, e, "value"))
 		return false;
 	any->type_url = url_of(d, at, e, key);
 	if (!any->type_url)
@@ -137,6 +156,8 @@ bool yaml_decode_any(struct dec *d, const struct weft_path *at, const struct yev
 		i = value_of(d, e, "value");
 		if (!i)
 			return yaml_fail(d, at, e, "has no value");
+		if (!given_once(d, at, e, "value"))
+			return false;
 		if (!yaml_decode_into(d, &sub, i, m))
 			return false;
 	}

@@ -37,6 +37,9 @@ bool yaml_value_bytes(struct dec *d, const struct weft_path *at, const struct ye
 bool yaml_value_bool(struct dec *d, const struct weft_path *at, const struct yev *e, void *dst);
 bool yaml_value_duration(struct dec *d, const struct weft_path *at, const struct yev *e,
 			 Google__Protobuf__Duration *m);
+/* Whether it could be written as a text. */
+bool yaml_duration_fits(struct dec *d, const struct weft_path *at, const struct yev *e,
+			const Google__Protobuf__Duration *m);
 bool yaml_value_time(struct dec *d, const struct weft_path *at, const struct yev *e,
 		     Google__Protobuf__Timestamp *m);
 

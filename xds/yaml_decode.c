@@ -419,7 +419,7 @@ static bool decode_form(struct dec *d, const struct weft_path *at, const struct 
 	case YAML_DURATION:
 		if (d->envoy && e->type == YEV_MAP) {
 			decode_fields(d, at, e, m, false);
-			return true;
+			return yaml_duration_fits(d, at, e, (Google__Protobuf__Duration *)m);
 		}
 		return yaml_value_duration(d, at, e, (Google__Protobuf__Duration *)m);
 	case YAML_TIMESTAMP:

@@ -181,6 +181,18 @@ bool yaml_value_duration(struct dec *d, const struct weft_path *at, const struct
 	return true;
 }
 
+bool yaml_duration_fits(struct dec *d, const struct weft_path *at, const struct yev *e,
+			const Google__Protobuf__Duration *m)
+{
+	const int64_t max = 100LL * 366 * 86400 - 1;
+
+	if (m->seconds > max || m->seconds < -max || m->nanos > 999999999 ||
+	    m->nanos < -999999999 || (m->seconds < 0 && m->nanos > 0) ||
+	    (m->seconds > 0 && m->nanos < 0))
+		return yaml_fail(d, at, e, "must be a duration of at most 100 years");
+	return true;
+}
+
 bool yaml_value_time(struct dec *d, const struct weft_path *at, const struct yev *e,
 		     Google__Protobuf__Timestamp *m)
 {
