@@ -30,7 +30,7 @@ enum weft_h2_code {
 
 /* Limits that no configuration changes. NOISE and RAPID are counts in FLOOD_WINDOW_S. */
 enum {
-	WEFT_H2_HEADERS_MAX = 128,	     /* default, fields of one block received */
+	WEFT_H2_HEADERS_MAX = 100,	     /* default, fields of one block received */
 	WEFT_H2_HEADERS_OUT_MAX = 1024,	     /* fields we send in one block */
 	WEFT_H2_SEND_BLOCK_MAX = 1 << 20,    /* bytes of one, before HPACK */
 	WEFT_H2_STREAM_WINDOW_MAX = 4 << 20, /* default of conf.stream_window_max */
@@ -64,7 +64,7 @@ struct weft_h2_conf {
 	uint32_t stream_window_max;
 	uint32_t max_frame;	  /* accepted; 0: 1 MiB */
 	uint32_t max_header_list; /* bytes accepted; 0: 16 KiB; beyond: the stream is refused */
-	uint32_t max_headers;	  /* fields of a block accepted; 0: 128 */
+	uint32_t max_headers;	  /* fields of a block accepted; 0: 100 */
 	uint32_t max_control;	  /* PING and SETTINGS answers waiting; 0: WEFT_H2_ACKS_MAX */
 	bool set_table_size;	  /* HPACK: table_size instead of 4096, both ways */
 	uint32_t table_size;
