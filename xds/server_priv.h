@@ -118,6 +118,7 @@ struct xscope *weft_xds_scope_get(struct weft_xds_server *s, const char *name);
 void weft_xds_scope_free(struct weft_xds_server *s, struct xscope *sc);
 bool weft_xds_scope_empty(const struct xscope *sc);		      /* no resource, no grave */
 struct xres *weft_xds_table_find(struct xtable *t, const char *name); /* live ones only */
+struct xres *weft_xds_table_any(struct xtable *t, const char *name);  /* graves too */
 struct xalias *weft_xds_table_alias(struct xtable *t, const char *name);
 void weft_xds_table_bury(struct xtable *t,
 			 uint64_t told); /* forgets graves that everyone was told of */

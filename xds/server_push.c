@@ -80,6 +80,23 @@ static bool add_up(struct batch *b, struct xres *r, bool force)
 	return true;
 }
 
+/* A name is told once, though it may be asked for, known from before and buried. */
+static bool add_absent(struct batch *b, const char *name)
+{
+	struct xres *grave = weft_xds_table_any(b->table, name);
+	bool same;
+
+	if (grave && grave->stamp == b->server->stamp)
+		return true;
+	if (!fits(b, strlen(name)))
+		return false;
+	if (grave)
+		grave->stamp = b->server->stamp;
+	add_gone(b, name);
+	known_take(b->sub, name, NULL, &same); /* last: name may be its */
+	return true;
+}
+
 /* Names just asked for: each is answered, by what it names or as gone. */
 static bool take_due(struct batch *b)
 {
@@ -94,11 +111,8 @@ static bool take_due(struct batch *b)
 		for (size_t i = 0; a && i < a->n; i++)
 			if (!add_up(b, a->v[i], i > 0))
 				return false;
-		if (!r && !a && !b->silent) {
-			if (!fits(b, strlen(n->name)))
-				return false;
-			add_gone(b, n->name);
-		}
+		if (!r && !a && !b->silent && !add_absent(b, n->name))
+			return false;
 		n->due = false;
 		TAILQ_REMOVE(&b->sub->due, n, list);
 	}
@@ -149,18 +163,24 @@ static struct xres *first_grave(struct xtable *t, uint64_t seq)
 static bool take_gone(struct batch *b)
 {
 	struct xsub *sub = b->sub;
-	bool same;
 
 	for (struct xres *r = first_grave(b->table, sub->gone_seq); r; r = TAILQ_NEXT(r, grave)) {
-		if (weft_xds_sub_has(sub, r)) {
-			if (!fits(b, strlen(r->name)))
-				return false;
-			known_take(sub, r->name, NULL, &same);
-			add_gone(b, r->name);
-		}
+		if (weft_xds_sub_has(sub, r) && !add_absent(b, r->name))
+			return false;
 		sub->gone_seq = r->seq;
 	}
 	sub->gone_seq = b->table->seq;
+	return true;
+}
+
+static bool take_known_gone(struct batch *b, struct xname *n)
+{
+	struct xres *grave = weft_xds_table_any(b->table, n->name);
+	bool same;
+
+	if (!grave || grave->stamp != b->server->stamp)
+		return add_absent(b, n->name); /* takes n out */
+	known_take(b->sub, n->name, NULL, &same);
 	return true;
 }
 
@@ -171,12 +191,10 @@ static bool take_known(struct batch *b)
 	bool same;
 
 	HASH_ITER (hh, b->sub->known, n, tmp) {
-		if (!weft_xds_table_find(b->table, n->name)) {
-			if (!fits(b, strlen(n->name)))
-				return false;
-			add_gone(b, n->name);
-		}
-		known_take(b->sub, n->name, NULL, &same);
+		if (weft_xds_table_find(b->table, n->name))
+			known_take(b->sub, n->name, NULL, &same);
+		else if (!take_known_gone(b, n))
+			return false;
 	}
 	return true;
 }

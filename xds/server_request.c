@@ -22,6 +22,9 @@ static bool take_answer(struct xstream *st, int type, const char *nonce,
 	sub->waiting = false;
 	if (error && conf->nacked) {
 		snprintf(text, sizeof(text), "%s", error->message ?: "no reason given");
+		for (char *c = text; *c; c++)
+			if ((unsigned char)*c < ' ')
+				*c = ' '; /* one line */
 		conf->nacked(conf->owner, st->node, weft_xds_types[type], text);
 	}
 	return true;

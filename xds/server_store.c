@@ -110,7 +110,7 @@ bool weft_xds_scope_empty(const struct xscope *sc)
 	return true;
 }
 
-static struct xres *find_any(struct xtable *t, const char *name)
+struct xres *weft_xds_table_any(struct xtable *t, const char *name)
 {
 	struct xres *r;
 
@@ -120,7 +120,7 @@ static struct xres *find_any(struct xtable *t, const char *name)
 
 struct xres *weft_xds_table_find(struct xtable *t, const char *name)
 {
-	struct xres *r = find_any(t, name);
+	struct xres *r = weft_xds_table_any(t, name);
 
 	return r && r->live ? r : NULL;
 }
@@ -243,7 +243,7 @@ void weft_xds_publish_to(struct weft_xds_server *s, const char *scope,
 			 const char *const *aliases)
 {
 	struct xtable *tab = table_of(weft_xds_scope_get(s, scope), t);
-	struct xres *r = find_any(tab, name);
+	struct xres *r = weft_xds_table_any(tab, name);
 	char version[20];
 	uint8_t *bytes;
 	size_t n;

@@ -807,6 +807,24 @@ static void known_versions(void **st)
 	assert_int_equal(r.last->n_removed_resources, 1);
 	assert_string_equal(r.last->removed_resources[0], "ns/x");
 	raw_done(&r);
+	raw_ads(&r, e); /* asked for, known and gone: told once */
+	raw_send(&r, (struct req){.node = "n", .sub = {"ns/x"}, .known = {{"ns/x", "1"}}});
+	UNTIL(e, r.responses == 1);
+	assert_int_equal(r.last->n_removed_resources, 1);
+	raw_ack(&r);
+	raw_send(&r, (struct req){.sub = {"ns/b"}});
+	UNTIL(e, r.responses == 2);
+	raw_ack(&r);
+	spin(e, 20);
+	weft_xds_server_begin(e->server);
+	del_service(e, "ns/b");
+	raw_send(&r, (struct req){.sub = {"ns/b"}});
+	spin(e, 20);
+	weft_xds_server_end(e->server);
+	UNTIL(e, r.responses == 3);
+	assert_int_equal(r.last->n_removed_resources, 1);
+	put_service(e, "ns/b", "b", NULL);
+	raw_done(&r);
 	raw_ads(&r, e); /* nothing new at all: an empty answer */
 	raw_send(&r, (struct req){.node = "n", .sub = {"ns/a"}, .known = {{"ns/a", version}}});
 	UNTIL(e, r.responses == 1);
