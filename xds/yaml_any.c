@@ -68,11 +68,12 @@ static bool is_typed_struct(const ProtobufCMessageDescriptor *desc)
 	       desc == &udpa__type__v1__typed_struct__descriptor;
 }
 
-/* Only type_url and value, and value may be left out. */
-static bool check_keys(struct dec *d, const struct weft_path *at, const struct yev *e)
+/* No other keys than @type, value and, of a TypedStruct, type_url. */
+static bool check_keys(struct dec *d, const struct weft_path *at, const struct yev *e,
+		       bool typed_struct)
 {
 	uint32_t i = (uint32_t)(e - d->ev) + 1;
-	bool ok = true;
+	bool ok = given_once(d, at, e, "value");
 
 	for (; d->ev[i].type != YEV_END; i = d->ev[d->ev[i].next].next) {
 		const struct yev *key = yaml_node(d, at, i);
@@ -80,10 +81,11 @@ static bool check_keys(struct dec *d, const struct weft_path *at, const struct y
 
 		if (!key)
 			return false;
-		if (key->type != YEV_SCALAR ||
-		    (strcmp(key->v, "@type") != 0 && strcmp(key->v, "type_url") != 0 &&
-		     strcmp(key->v, "typeUrl") != 0 && strcmp(key->v, "value") != 0))
-			ok = yaml_fail(d, &sub, key, "unknown field");
+		if (key->type == YEV_SCALAR &&
+		    (!strcmp(key->v, "@type") || !strcmp(key->v, "value") ||
+		     (typed_struct && (!strcmp(key->v, "type_url") || !strcmp(key->v, "typeUrl")))))
+			continue;
+		ok = yaml_fail(d, &sub, key, "unknown field");
 	}
 	return ok;
 }
@@ -115,7 +117,7 @@ static bool typed_struct(struct dec *d, const struct weft_path *at, const struct
 	uint32_t i = value_of(d, e, "value");
 	ProtobufCMessage *m;
 
-	if (!check_keys(d, at, e) || !given_once(d, at, e, "value"))
+	if (!check_keys(d, at, e, true))
 		return false;
 	any->type_url = url_of(d, at, e, key);
 	if (!any->type_url)
@@ -156,7 +158,7 @@ bool yaml_decode_any(struct dec *d, const struct weft_path *at, const struct yev
 		i = value_of(d, e, "value");
 		if (!i)
 			return yaml_fail(d, at, e, "has no value");
-		if (!given_once(d, at, e, "value"))
+		if (!check_keys(d, at, e, false))
 			return false;
 		if (!yaml_decode_into(d, &sub, i, m))
 			return false;
