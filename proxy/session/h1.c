@@ -35,7 +35,9 @@ void weft_h1_left(struct weft_exchange *x)
 		s->h1.x = NULL;
 	if (x->held)
 		weft_io_resume(s->io);
-	x->held = false;
+	if (s->h1.held)
+		weft_io_resume(s->io);
+	x->held = s->h1.held = false;
 }
 
 void weft_h1_pause(struct weft_exchange *x)

@@ -135,6 +135,9 @@ static void client_readable(struct weft_session *s)
 	weft_h1_read(s, &side);
 	if (weft_session_over(s))
 		return;
+	if (s->h1.room_due && s->ops->room && weft_session_room(s))
+		s->ops->room(s);
+	s->h1.room_due = false;
 	x = s->h1.x;
 	if (x && x->rx_end && !x->tx_end && !x->opaque)
 		no_reuse(s); /* answered before it was asked in full */
@@ -175,7 +178,8 @@ static void client_lost(struct weft_session *s)
 static void client_reset(struct weft_exchange *x, enum weft_reset why)
 {
 	if (x->finished && x->s->h1.reuse) {
-		x->s->h1.stale = true;
+		x->s->h1.stale = x->s->h1.room_due = true;
+		weft_io_kick(x->s->io);
 		return;
 	}
 	x->s->h1.reuse = false;

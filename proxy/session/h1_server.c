@@ -78,9 +78,6 @@ static void server_end(struct weft_session *s)
 		return;
 	if (!go_on || s->draining)
 		weft_session_close(s, WEFT_IO_EOF, 0, true);
-	else if (s->h1.held)
-		weft_io_resume(s->io);
-	s->h1.held = false;
 }
 
 static const struct weft_h1_side side = {
@@ -157,10 +154,12 @@ static void server_drain(struct weft_session *s, unsigned grace_ms)
 
 static void server_reset(struct weft_exchange *x, enum weft_reset why)
 {
-	if (!x->finished)
-		weft_session_close(x->s, WEFT_IO_EOF, 0, true);
+	struct weft_session *s = x->s;
+
+	if (x->finished && x->rx_end && s->h1.reuse && !x->opaque && !s->draining)
+		weft_io_kick(s->io);
 	else
-		weft_io_kick(x->s->io);
+		weft_session_close(s, WEFT_IO_EOF, 0, true);
 }
 
 static uint32_t no_room(const struct weft_session *s)

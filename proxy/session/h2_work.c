@@ -264,6 +264,12 @@ static void give_credit(struct weft_exchange *x)
 	x->owed = 0;
 }
 
+/* The rest of a request that has its answer is nobody's business. */
+static bool wanted(const struct weft_exchange *x)
+{
+	return !x->s->conf->server || !x->tx_end || x->opaque;
+}
+
 static void tell_data(struct weft_exchange *x)
 {
 	struct evbuffer *b = x->in ?: weft_session_buffer();
@@ -272,7 +278,7 @@ static void tell_data(struct weft_exchange *x)
 	x->in = NULL;
 	x->owed += (uint32_t)evbuffer_get_length(b);
 	x->rx_end = end;
-	if (!x->tx_end || !x->s->conf->server || x->opaque)
+	if (wanted(x))
 		x->ops->data(x, b, end);
 	weft_session_buffer_give(b);
 	if (!x->gone && !x->paused)
@@ -286,6 +292,8 @@ static void tell_trailers(struct weft_exchange *x)
 
 	x->late = NULL;
 	x->rx_end = true;
+	if (!wanted(x))
+		return;
 	if (x->ops->trailers) {
 		x->ops->trailers(x, h);
 		return;

@@ -85,6 +85,7 @@ struct weft_session_h1 {
 	struct weft_exchange *x; /* the one there is */
 	bool reuse : 1;		 /* the connection goes on after it */
 	bool held : 1;		 /* paused because requests wait behind it */
+	bool room_due : 1;	 /* room() is, in the turn */
 	bool stale : 1;		 /* the next exchange is on a used connection */
 };
 struct weft_session_h2;

@@ -381,6 +381,27 @@ static void a_reset_closes(void **state)
 	assert_log(srv, "headers :authority=h :path=/ :method=GET :scheme=http END\nclosed eof\n");
 }
 
+static void reset_when_answered(struct ex *e, bool end)
+{
+	struct weft_exchange *x = e->x;
+
+	ok(e, end);
+	e->x = NULL;
+	weft_exchange_reset(x, WEFT_RESET_LOCAL);
+}
+
+static void a_reset_after_the_answer_is_nothing(void **state)
+{
+	start();
+	put(fd, "GET /1 HTTP/1.1\r\nhost: h\r\n\r\nGET /2 HTTP/1.1\r\nhost: h\r\n\r\n");
+	reset_when_answered(srv->ex[0], true);
+	srv->on_headers = reset_when_answered;
+	put(fd, "GET /3 HTTP/1.1\r\nhost: h\r\n\r\n");
+	put(fd, "GET /4 HTTP/1.1\r\nhost: h\r\n\r\n");
+	assert_string_equal(get(fd), OK OK OK OK);
+	assert_false(srv->closed);
+}
+
 static void a_wrong_length_is_not_sent(void **state)
 {
 	start();
@@ -526,6 +547,7 @@ int main(void)
 		T(connect_is_a_tunnel),
 		T(a_client_that_goes_cuts_the_exchange),
 		T(a_reset_closes),
+		T(a_reset_after_the_answer_is_nothing),
 		T(a_wrong_length_is_not_sent),
 		T(a_pause_holds_the_body),
 		T(drain_ends_with_the_next_answer),
