@@ -156,7 +156,7 @@ static void test_types(void **state)
 	assert_null(weft_cfg_type(T "envoy.Nothing"));
 	assert_null(weft_cfg_type(""));
 	assert_null(weft_cfg_type(NULL));
-	assert_string_equal(weft_cfg_type_near(T "envoy.extensions.filters.http.buffer.v2.Bufer"),
+	assert_string_equal(weft_cfg_type_near(T "envoy.extensions.filters.http.buffer.v2.Bufferr"),
 			    BUFFER + strlen(T));
 	assert_null(weft_cfg_type_near("x/y"));
 	for (size_t i = 0; weft_cfg_types(i, &name); i++) {
