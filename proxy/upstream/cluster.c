@@ -107,9 +107,12 @@ static void looks_done(struct weft_clusters *m, bool decide)
 		struct managed *k = find(m, l->cluster->name);
 
 		next = l->next;
-		if (decide && k && k->active && k->active->cluster == l->cluster &&
-		    k->active->outlier)
-			weft_outlier_look(k->active->outlier, l->host);
+		if (decide && k && k->active && k->active->cluster == l->cluster) {
+			if (k->active->outlier)
+				weft_outlier_look(k->active->outlier, l->host);
+			if (k->active->health)
+				weft_health_look(k->active->health, l->host);
+		}
 		weft_host_unref(l->host);
 		weft_cluster_unref(l->cluster);
 		free(l);

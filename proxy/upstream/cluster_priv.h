@@ -79,6 +79,9 @@ struct weft_health *weft_health_start(struct event_base *base, struct weft_clust
 				      void (*first)(void *owner), void *owner);
 /* The set of hosts from now on: new ones are checked at once, gone ones no more. */
 void weft_health_hosts(struct weft_health *hc, struct weft_hosts *hosts);
+/* A worker asked for a look at h (weft_clusters_eject_look): tells changed() when an answer of it
+ * failed its health check (weft_health_fail_now). */
+void weft_health_look(struct weft_health *hc, struct weft_host *h);
 void weft_health_stop(struct weft_health *hc); /* NULL is fine; also from changed() and first() */
 
 /* ---- pool.c. Worker thread. */

@@ -253,7 +253,20 @@ void weft_health_fail_now(struct weft_cluster *cl, struct weft_host *h)
 		return;
 	weft_scope_add(cl->scope, WEFT_CLUSTER_health_check_passive_failure, 1);
 	weft_scope_add(cl->scope, WEFT_CLUSTER_health_check_failure, 1);
-	weft_clusters_eject_look(cl, h);
+	if (cl->priv->manager)
+		weft_clusters_eject_look(cl, h);
+}
+
+void weft_health_look(struct weft_health *h, struct weft_host *host)
+{
+	struct check *c;
+
+	TAILQ_FOREACH (c, &h->checks, link)
+		if (c->host == host && c->counted && has(host, WEFT_HOST_EXCLUDED_IMMEDIATE_HC)) {
+			gauges(c, true); /* so that it is told once */
+			h->changed(h->owner, host);
+			return;
+		}
 }
 
 /* ---- hosts */

@@ -28,7 +28,7 @@ static bool flagged(const struct weft_headers *h, const char *name)
 static void leave(struct check *c)
 {
 	c->x = NULL; /* its end, if it is still to come, is of no interest */
-	if (!c->h->conf->reuse || !c->session || !weft_session_room(c->session))
+	if (!c->h->conf->reuse)
 		weft_check_close(c);
 }
 

@@ -254,6 +254,10 @@ static void test_fail_now(void **state)
 	weft_health_fail_now(&f->cl, &f->server.host);
 	assert_false(healthy(t));
 	STAT_IS(f, health_check_passive_failure, 1);
+	weft_health_look(t->h, &f->server.host); /* what the manager does on the main thread */
+	assert_int_equal(t->changes, 2);
+	weft_health_look(t->h, &f->server.host);
+	assert_int_equal(t->changes, 2);
 	UNTIL(f, healthy(t));
 	assert_int_equal(f->server.host.flags, 0);
 }
