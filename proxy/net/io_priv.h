@@ -88,7 +88,10 @@ static inline struct weft_sock *weft_sock_of(const struct weft_io *io)
 {
 	return weft_io_state(io);
 }
-void weft_sock_quiet(struct weft_io *io); /* no event of it fires any more */
+struct weft_io *weft_sock_make(struct event_base *base, int fd, const struct weft_io_tls *tls,
+			       bool server, const struct weft_io_ops *ops, void *owner);
+void weft_sock_await(struct weft_io *io, unsigned ms); /* that connect(2) is done */
+void weft_sock_quiet(struct weft_io *io);	       /* no event of it fires any more */
 
 /* ---- io_tls.c; results as those of read(2), -errno; -EPROTO: the io's detail says why */
 struct weft_tls_sess *weft_tls_sess_new(struct weft_io *io, const struct weft_io_tls *conf,

@@ -209,9 +209,9 @@ struct weft_acceptor {
 	void *owner;
 	struct event ev, pause;
 	int fd;
-	int reserve; /* given up for a moment when descriptors ran out: see out_of_fds */
-	unsigned max;
-	bool on, paused, told, freed, busy;
+	int reserve;	     /* given up for a moment when descriptors ran out: see out_of_fds */
+	unsigned max, batch; /* batch: of the next turn: fewer calls in vain */
+	bool on, paused, told, freed, busy, full;
 };
 
 static int reserve_new(void)
@@ -286,12 +286,16 @@ static bool take(struct weft_acceptor *a)
 static void on_listen(evutil_socket_t fd, short what, void *arg)
 {
 	struct weft_acceptor *a = arg;
+	unsigned i = 0;
 
 	a->busy = true;
-	for (unsigned i = 0; i < a->max && a->on && !a->freed; i++) {
-		if (!take(a))
-			break;
-	}
+	while (i < a->batch && a->on && !a->freed && take(a))
+		i++;
+	if (i < a->batch)
+		a->batch = i > 0 ? i : 1;
+	else if (a->full && a->batch < a->max)
+		a->batch = 2 * a->batch < a->max ? 2 * a->batch : a->max;
+	a->full = i == a->batch;
 	a->busy = false;
 	if (a->freed)
 		free(a);
@@ -305,6 +309,7 @@ struct weft_acceptor *weft_acceptor_new(struct event_base *base, int fd, unsigne
 	a->base = base;
 	a->fd = fd;
 	a->max = max ? max : ACCEPT_MAX;
+	a->batch = a->max;
 	a->ops = ops;
 	a->owner = owner;
 	a->reserve = reserve_new();
