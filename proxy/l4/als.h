@@ -20,6 +20,8 @@ int weft_format_prepare(struct weft_cfg *c, const struct weft_path *at, const ch
 int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
 			    const Envoy__Config__Core__V3__SubstitutionFormatString *m,
 			    const struct weft_format **ret);
+int weft_format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
+			     const Google__Protobuf__Struct *s, const struct weft_format **ret);
 bool weft_format_is_json(const struct weft_format *f);
 const char *weft_format_content_type(const struct weft_format *f);
 void weft_format_write(const struct weft_format *f, const struct weft_format_in *in,

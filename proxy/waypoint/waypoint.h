@@ -135,6 +135,8 @@ struct waypoint {
 	bool health_failed; /* /healthcheck/fail */
 	uint64_t start_ns, start_wall_s;
 	bool started; /* listeners were opened */
+	bool looking;
+	struct weft_worker **all_workers; /* workers, then main */
 };
 /* Static parts of the bootstrap into the managers. Errors in errs. */
 int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns);

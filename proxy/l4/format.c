@@ -1,0 +1,480 @@
+/* Format strings of access logs, header values and local replies: text or JSON with Envoy's command
+ * operators. */
+#include "proxy/l4/format_priv.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OPS_MAX = 512, JSON_DEPTH_MAX = 16 };
+
+struct jnode { /* of a JSON format */
+	enum { J_OPS, J_OBJECT, J_ARRAY, J_LITERAL } kind;
+	const char *key; /* escaped, quoted, with its colon; NULL in arrays */
+	const struct fop *ops;
+	size_t n;
+	const struct jnode *child;
+	const char *literal;
+};
+struct weft_format {
+	const struct fop *ops;
+	size_t n;
+	const struct jnode *json; /* NULL: text */
+	bool omit_empty, newline;
+	const char *content_type;
+};
+
+/* ---- compiling */
+static int parse(struct weft_cfg *c, const struct weft_path *at, const char *s,
+		 const struct fop **ret, size_t *ret_n)
+{
+	struct fop *v = weft_xcalloc(OPS_MAX, sizeof(*v));
+	const char *start = s, *text = weft_arena_strdup(c->arena, s);
+	size_t n = 0;
+	int err = 0;
+
+	s = text;
+	while (*s && !err) {
+		const char *pct = strchr(s, '%'), *end, *args = NULL, *colon;
+		size_t name_n, args_n = 0, max = 0;
+
+		if (n + 2 >= OPS_MAX) {
+			err = weft_cfg_fail(c, at, "has more than %d pieces", OPS_MAX);
+			break;
+		}
+		if (pct != s) {
+			v[n].s = s;
+			v[n++].n = pct ? (size_t)(pct - s) : strlen(s);
+		}
+		if (!pct)
+			break;
+		if (pct[1] == '%') {
+			v[n].s = pct;
+			v[n++].n = 1;
+			s = pct + 2;
+			continue;
+		}
+		for (name_n = 0; isupper((unsigned char)pct[1 + name_n]) ||
+				 isdigit((unsigned char)pct[1 + name_n]) || pct[1 + name_n] == '_';
+		     name_n++)
+			;
+		end = pct + 1 + name_n;
+		if (name_n && *end == '(') {
+			args = end + 1;
+			end = strchr(args, ')');
+			if (!end) {
+				err = weft_cfg_fail(c, at, "has a '(' without ')' at byte %zu",
+						    (size_t)(pct - text));
+				break;
+			}
+			args_n = (size_t)(end - args);
+			end++;
+		}
+		if (*end == ':') {
+			char *stop;
+
+			colon = end;
+			max = strtoul(colon + 1, &stop, 10);
+			if (stop == colon + 1 || !isdigit((unsigned char)colon[1])) {
+				err = weft_cfg_fail(c, at,
+						    "must have a number behind ':' at byte %zu",
+						    (size_t)(colon - text));
+				break;
+			}
+			end = stop;
+		}
+		if (!name_n || *end != '%') {
+			err = weft_cfg_fail(
+				c, at,
+				"is no format string: '%%' at byte %zu begins no operator, in "
+				"\"%.60s\" (a percent sign itself is '%%%%')",
+				(size_t)(pct - text), start);
+			break;
+		}
+		err = format_op(c, at, pct + 1, name_n, args, args_n, args != NULL, max, &v[n++]);
+		s = end + 1;
+	}
+	if (!err) {
+		*ret = weft_arena_memdup(c->arena, v, (n + 1) * sizeof(*v));
+		*ret_n = n;
+	}
+	free(v);
+	return err;
+}
+
+static const char *quoted(struct weft_arena *a, const char *s)
+{
+	char *out = weft_arena_alloc(a, 6 * strlen(s) + 4);
+	size_t n = 0;
+
+	out[n++] = '"';
+	for (; *s; s++) {
+		if (*s == '"' || *s == '\\') {
+			out[n++] = '\\';
+			out[n++] = *s;
+		} else if ((unsigned char)*s < 0x20) {
+			n += (size_t)snprintf(out + n, 7, "\\u%04x", *s);
+		} else {
+			out[n++] = *s;
+		}
+	}
+	out[n++] = '"';
+	return out;
+}
+
+static int json_value(struct weft_cfg *c, const struct weft_path *at,
+		      const Google__Protobuf__Value *v, struct jnode *to, unsigned depth);
+
+static int json_object(struct weft_cfg *c, const struct weft_path *at,
+		       const Google__Protobuf__Struct *s, struct jnode *to, unsigned depth)
+{
+	struct jnode *child = weft_arena_alloc(c->arena, (s->n_fields + 1) * sizeof(*child));
+	size_t i;
+	int err = 0;
+
+	to->kind = J_OBJECT;
+	to->child = child;
+	to->n = s->n_fields;
+	for (i = 0; i < s->n_fields; i++) {
+		struct weft_path p = {at, s->fields[i]->key, -1};
+
+		child[i].key =
+			weft_arena_printf(c->arena, "%s:", quoted(c->arena, s->fields[i]->key));
+		err |= json_value(c, &p, s->fields[i]->value, &child[i], depth + 1);
+	}
+	return err;
+}
+
+static int json_value(struct weft_cfg *c, const struct weft_path *at,
+		      const Google__Protobuf__Value *v, struct jnode *to, unsigned depth)
+{
+	struct jnode *child;
+	size_t i;
+	int err = 0;
+
+	if (depth > JSON_DEPTH_MAX)
+		return weft_cfg_fail(c, at, "is nested deeper than %d", JSON_DEPTH_MAX);
+	switch (v->kind_case) {
+	case GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE:
+		to->kind = J_OPS;
+		return parse(c, at, v->string_value, &to->ops, &to->n);
+	case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE:
+		return json_object(c, at, v->struct_value, to, depth);
+	case GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE:
+		child = weft_arena_alloc(c->arena, (v->list_value->n_values + 1) * sizeof(*child));
+		to->kind = J_ARRAY;
+		to->child = child;
+		to->n = v->list_value->n_values;
+		for (i = 0; i < to->n; i++) {
+			struct weft_path p = {at->up, at->field, (int)i};
+
+			err |= json_value(c, &p, v->list_value->values[i], &child[i], depth + 1);
+		}
+		return err;
+	case GOOGLE__PROTOBUF__VALUE__KIND_NUMBER_VALUE:
+		to->kind = J_LITERAL;
+		to->literal = weft_arena_printf(c->arena, "%.17g", v->number_value);
+		return 0;
+	case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE:
+		to->kind = J_LITERAL;
+		to->literal = v->bool_value ? "true" : "false";
+		return 0;
+	default:
+		to->kind = J_LITERAL;
+		to->literal = "null";
+		return 0;
+	}
+}
+
+int weft_format_prepare(struct weft_cfg *c, const struct weft_path *at, const char *text,
+			const struct weft_format **ret)
+{
+	struct weft_format *f = weft_arena_alloc(c->arena, sizeof(*f));
+
+	f->content_type = "text/plain";
+	*ret = f;
+	return parse(c, at, text, &f->ops, &f->n);
+}
+
+int weft_format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
+			     const Google__Protobuf__Struct *s, const struct weft_format **ret)
+{
+	struct weft_format *f = weft_arena_alloc(c->arena, sizeof(*f));
+	struct jnode *root = weft_arena_alloc(c->arena, sizeof(*root));
+
+	f->json = root;
+	f->newline = true;
+	f->content_type = "application/json";
+	*ret = f;
+	return json_object(c, at, s, root, 0);
+}
+
+int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
+			    const Envoy__Config__Core__V3__SubstitutionFormatString *m,
+			    const struct weft_format **ret)
+{
+	struct weft_path pt = {at, "text_format", -1}, pj = {at, "json_format", -1},
+			 ps = {at, "text_format_source", -1}, pi = {&ps, "inline_string", -1};
+	struct weft_format *f;
+	int err;
+
+	switch (m->format_case) {
+	case ENVOY__CONFIG__CORE__V3__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT:
+		err = weft_format_prepare(c, &pt, m->text_format, ret);
+		break;
+	case ENVOY__CONFIG__CORE__V3__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT_SOURCE:
+		if (m->text_format_source->specifier_case !=
+		    ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_STRING)
+			return weft_cfg_fail(c, &ps, "must have inline_string");
+		err = weft_format_prepare(c, &pi, m->text_format_source->inline_string, ret);
+		break;
+	case ENVOY__CONFIG__CORE__V3__SUBSTITUTION_FORMAT_STRING__FORMAT_JSON_FORMAT:
+		err = weft_format_prepare_json(c, &pj, m->json_format, ret);
+		break;
+	default:
+		return weft_cfg_fail(c, at,
+				     "must have one of text_format_source, json_format; has none");
+	}
+	if (err)
+		return err;
+	f = (struct weft_format *)*ret;
+	f->omit_empty = m->omit_empty_values;
+	if (m->content_type && *m->content_type)
+		f->content_type = weft_arena_strdup(c->arena, m->content_type);
+	return 0;
+}
+
+bool weft_format_is_json(const struct weft_format *f)
+{
+	return f->json != NULL;
+}
+
+const char *weft_format_content_type(const struct weft_format *f)
+{
+	return f->content_type;
+}
+
+/* ---- writing */
+static void read_op(const struct fop *op, const struct weft_format_in *in, struct fval *v)
+{
+	v->kind = FV_NONE;
+	v->n = 0;
+	if (!op->read) {
+		v->kind = FV_STRING;
+		v->s = op->s;
+		v->n = op->n;
+		return;
+	}
+	op->read(op, in, v);
+	if (v->kind == FV_STRING && op->max && v->n > op->max)
+		v->n = op->max;
+}
+
+static void json_text(struct evbuffer *out, const char *s, size_t n)
+{
+	size_t i, from = 0;
+	char esc[8];
+
+	for (i = 0; i < n; i++) {
+		unsigned char ch = (unsigned char)s[i];
+		const char *e = ch == '"'    ? "\\\""
+				: ch == '\\' ? "\\\\"
+				: ch == '\n' ? "\\n"
+				: ch == '\r' ? "\\r"
+				: ch == '\t' ? "\\t"
+					     : NULL;
+
+		if (!e && ch >= 0x20 && ch != 0x7f)
+			continue;
+		if (!e) {
+			snprintf(esc, sizeof(esc), "\\u%04x", ch);
+			e = esc;
+		}
+		evbuffer_add(out, s + from, i - from);
+		evbuffer_add(out, e, strlen(e));
+		from = i + 1;
+	}
+	evbuffer_add(out, s + from, n - from);
+}
+
+static void json_struct(struct evbuffer *out, const Google__Protobuf__Value *v, unsigned depth)
+{
+	size_t i;
+
+	if (depth > JSON_DEPTH_MAX) {
+		evbuffer_add(out, "null", 4);
+		return;
+	}
+	switch (v->kind_case) {
+	case GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE:
+		evbuffer_add(out, "\"", 1);
+		json_text(out, v->string_value, strlen(v->string_value));
+		evbuffer_add(out, "\"", 1);
+		return;
+	case GOOGLE__PROTOBUF__VALUE__KIND_NUMBER_VALUE:
+		if (v->number_value == floor(v->number_value) && fabs(v->number_value) < 1e15)
+			evbuffer_add_printf(out, "%.0f", v->number_value);
+		else
+			evbuffer_add_printf(out, "%.17g", v->number_value);
+		return;
+	case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE:
+		evbuffer_add_printf(out, v->bool_value ? "true" : "false");
+		return;
+	case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE:
+		evbuffer_add(out, "{", 1);
+		for (i = 0; i < v->struct_value->n_fields; i++) {
+			const char *k = v->struct_value->fields[i]->key;
+
+			evbuffer_add(out, i ? ",\"" : "\"", i ? 2 : 1);
+			json_text(out, k, strlen(k));
+			evbuffer_add(out, "\":", 2);
+			json_struct(out, v->struct_value->fields[i]->value, depth + 1);
+		}
+		evbuffer_add(out, "}", 1);
+		return;
+	case GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE:
+		evbuffer_add(out, "[", 1);
+		for (i = 0; i < v->list_value->n_values; i++) {
+			if (i)
+				evbuffer_add(out, ",", 1);
+			json_struct(out, v->list_value->values[i], depth + 1);
+		}
+		evbuffer_add(out, "]", 1);
+		return;
+	default:
+		evbuffer_add(out, "null", 4);
+	}
+}
+
+static void text_value(struct evbuffer *out, const struct fval *v, bool omit_empty)
+{
+	switch (v->kind) {
+	case FV_STRING:
+		evbuffer_add(out, v->s, v->n);
+		break;
+	case FV_NUMBER:
+		evbuffer_add_printf(out, "%lld", (long long)v->num);
+		break;
+	case FV_STRUCT:
+		if (v->v->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE)
+			evbuffer_add(out, v->v->string_value, strlen(v->v->string_value));
+		else
+			json_struct(out, v->v, 0);
+		break;
+	default:
+		if (!omit_empty)
+			evbuffer_add(out, "-", 1);
+	}
+}
+
+/* false: an empty value that is left out. */
+static bool json_node(const struct weft_format *f, const struct jnode *j,
+		      const struct weft_format_in *in, struct evbuffer *out)
+{
+	struct fval v;
+	size_t i;
+	bool any = false;
+
+	switch (j->kind) {
+	case J_LITERAL:
+		evbuffer_add(out, j->literal, strlen(j->literal));
+		return true;
+	case J_OBJECT:
+	case J_ARRAY:
+		evbuffer_add(out, j->kind == J_OBJECT ? "{" : "[", 1);
+		for (i = 0; i < j->n; i++) {
+			struct evbuffer *one = evbuffer_new();
+
+			if (json_node(f, &j->child[i], in, one)) {
+				if (any)
+					evbuffer_add(out, ",", 1);
+				any = true;
+				if (j->child[i].key)
+					evbuffer_add(out, j->child[i].key, strlen(j->child[i].key));
+				evbuffer_add_buffer(out, one);
+			}
+			evbuffer_free(one);
+		}
+		evbuffer_add(out, j->kind == J_OBJECT ? "}" : "]", 1);
+		return true;
+	case J_OPS:
+		break;
+	}
+	if (j->n == 1) { /* a lone operator keeps its type */
+		read_op(&j->ops[0], in, &v);
+		if (v.kind == FV_NONE) {
+			if (f->omit_empty)
+				return false;
+			evbuffer_add(out, "null", 4);
+		} else if (v.kind == FV_NUMBER) {
+			evbuffer_add_printf(out, "%lld", (long long)v.num);
+		} else if (v.kind == FV_STRUCT) {
+			json_struct(out, v.v, 0);
+		} else {
+			evbuffer_add(out, "\"", 1);
+			json_text(out, v.s, v.n);
+			evbuffer_add(out, "\"", 1);
+		}
+		return true;
+	}
+	evbuffer_add(out, "\"", 1);
+	for (i = 0; i < j->n; i++) {
+		read_op(&j->ops[i], in, &v);
+		if (v.kind == FV_STRING)
+			json_text(out, v.s, v.n);
+		else
+			text_value(out, &v, f->omit_empty);
+	}
+	evbuffer_add(out, "\"", 1);
+	return true;
+}
+
+void weft_format_write(const struct weft_format *f, const struct weft_format_in *in,
+		       struct evbuffer *out)
+{
+	struct fval v;
+	size_t i;
+
+	if (f->json) {
+		json_node(f, f->json, in, out);
+		if (f->newline)
+			evbuffer_add(out, "\n", 1);
+		return;
+	}
+	for (i = 0; i < f->n; i++) {
+		read_op(&f->ops[i], in, &v);
+		text_value(out, &v, f->omit_empty);
+	}
+}
+
+const char *weft_format_string(const struct weft_format *f, const struct weft_format_in *in,
+			       struct weft_arena *a, size_t *ret_n, bool *ret_empty)
+{
+	struct evbuffer *out = evbuffer_new();
+	struct fval v;
+	char *s;
+	size_t i;
+
+	*ret_empty = true;
+	if (f->json) {
+		*ret_empty = false;
+		json_node(f, f->json, in, out);
+		if (f->newline)
+			evbuffer_add(out, "\n", 1);
+	}
+	for (i = 0; !f->json && i < f->n; i++) {
+		read_op(&f->ops[i], in, &v);
+		if (v.kind != FV_NONE)
+			*ret_empty = false;
+		text_value(out, &v,
+			   true); /* header values have nothing in the place of what is empty */
+	}
+	*ret_n = evbuffer_get_length(out);
+	s = weft_arena_alloc(a, *ret_n + 1);
+	evbuffer_remove(out, s, *ret_n);
+	evbuffer_free(out);
+	return s;
+}

@@ -1,0 +1,231 @@
+/* The process's parts, put together: built from the bootstrap, warmed in order, taken apart. */
+#include "proxy/waypoint/waypoint.h"
+
+#include "proxy/core/log.h"
+#include "proxy/http/hcm.h"
+#include "proxy/upstream/transport.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- callbacks of the managers */
+static void on_cluster(void *owner, const char *name, bool on)
+{
+	waypoint_look(owner);
+}
+
+static void on_table(void *owner, struct weft_route_table *t)
+{
+	struct waypoint *w = owner;
+
+	if (w->listeners)
+		listeners_look(w->listeners);
+	waypoint_look(w);
+}
+
+static void on_secret(void *owner, const char *name)
+{
+	struct waypoint *w = owner;
+	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
+	struct weft_arena *a = weft_arena_new(0);
+	struct weft_cfg c = {.arena = a, .errs = errs, .file = true};
+
+	if (weft_clusters_secret(w->clusters, &c, name, secrets_get(w->secrets, name)))
+		weft_log_err(WEFT_LOG_WARN, &errs->v[0], "new secret not used");
+	listeners_secret(w->listeners, name);
+	weft_arena_free(a);
+	free(errs);
+}
+
+static void want_secret(void *owner, const Envoy__Config__Core__V3__ConfigSource *cs,
+			const char *name, bool on)
+{
+	struct waypoint *w = owner;
+
+	if (w->opt.mode == MODE_SERVE)
+		secrets_want(w->secrets, cs, name, on);
+}
+
+static void on_listener(void *owner, const char *name, bool on)
+{
+	waypoint_look(owner);
+}
+
+static void on_lost(void *owner, const char *source, const char *why)
+{
+	weft_log(WEFT_LOG_WARN, "configuration source lost source=%s: %s", source, why);
+}
+
+/* A byte stream to the control plane's cluster; the main thread's own worker has clusters too. */
+static int dial(void *owner, const char *cluster, struct weft_io **ret, struct weft_err *reterr)
+{
+	static const struct weft_io_ops none;
+	static const char *const h2[] = {"h2", NULL};
+	struct waypoint *w = owner;
+	struct weft_wcluster *wc = weft_wcluster_find(w->main, cluster);
+	struct weft_lb_ctx ctx = {.random = weft_rand64(), .now_ns = weft_now_ns()};
+	struct weft_take how = {0};
+	const struct weft_endpoint_entry *e;
+	const char *why = "it has no host";
+	struct weft_tdial td;
+	struct weft_host *h;
+	int err;
+
+	if (!wc)
+		return weft_fail(reterr, NULL, ENOENT, "cluster \"%s\" is not there", cluster);
+	h = weft_wcluster_pick(wc, &ctx, &e, &why);
+	if (!h)
+		return weft_fail(reterr, NULL, EHOSTUNREACH, "cluster \"%s\": %s", cluster, why);
+	how.metadata = e ? e->metadata : NULL;
+	err = weft_transport_prepare(
+		wc->cluster->transport,
+		&(struct weft_tdial_want){
+
+			.socket = weft_transport_pick(wc->cluster->transport, how.metadata),
+			.host = h,
+			.how = &how,
+			.alpn = h2},
+		&td);
+	if (!err) {
+		err = weft_io_dial(w->main->base, &td.dial, &none, NULL, ret);
+		weft_tdial_done(&td);
+	}
+	weft_host_unref(h);
+	return err < 0 ? weft_fail(reterr, NULL, -err, "cluster \"%s\": %s", cluster,
+				   strerror(-err))
+		       : 0;
+}
+
+/* ---- building */
+static void managers(struct waypoint *w)
+{
+	const Envoy__Config__Bootstrap__V3__Bootstrap *m = w->boot.msg;
+	bool dry = w->opt.mode == MODE_VALIDATE;
+	struct weft_xds_sources_conf xs = {
+		.node = m->node,
+		.ads = m->dynamic_resources ? m->dynamic_resources->ads_config : NULL,
+		.dial = dial,
+		.lost = on_lost,
+		.owner = w};
+	struct weft_worker **all = weft_xcalloc(w->n_workers + 1, sizeof(struct weft_worker *));
+	struct weft_clusters_conf cc = {.base = w->main->base,
+					.workers = all,
+					.n_workers = dry ? 0 : w->n_workers + 1,
+					.want_endpoints = feeds_want_endpoints,
+					.want_secret = want_secret,
+					.live = on_cluster,
+					.owner = w};
+	struct weft_route_tables_conf rc = {.workers = w->workers,
+					    .n_workers = dry ? 0 : w->n_workers,
+					    .want = feeds_want_routes,
+					    .ready = on_table,
+					    .owner = w};
+	struct secrets_conf sc = {.changed = on_secret, .owner = w};
+	struct listeners_conf lc = {.main = w->main,
+				    .workers = w->workers,
+				    .n_workers = dry ? 0 : w->n_workers,
+				    .dry = dry,
+				    .live = on_listener,
+				    .owner = w};
+
+	memcpy(all, w->workers, w->n_workers * sizeof(*all));
+	all[w->n_workers] = w->main;
+	w->all_workers = all;
+	if (m->cluster_manager && m->cluster_manager->local_cluster_name &&
+	    *m->cluster_manager->local_cluster_name)
+		cc.local_cluster = m->cluster_manager->local_cluster_name;
+	if (m->node && m->node->locality)
+		cc.local =
+			(struct weft_locality){m->node->locality->region, m->node->locality->zone,
+					       m->node->locality->sub_zone};
+	if (!dry) {
+		w->sources = weft_xds_sources_new(w->main->base, &xs);
+		w->feeds = feeds_new(w);
+	}
+	sc.sources = w->sources;
+	w->secrets = secrets_new(&sc);
+	w->clusters = weft_clusters_new(&cc);
+	w->routes = weft_route_tables_new(&rc);
+	lc.routes = w->routes;
+	lc.secrets = w->secrets;
+	w->listeners = listeners_new(&lc);
+}
+
+int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns)
+{
+	const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *s =
+		w->boot.msg->static_resources;
+	struct weft_path top = {NULL, "static_resources", -1};
+	struct weft_cfg c = {.arena = w->boot.arena,
+			     .errs = errs,
+			     .warns = warns,
+			     .marks = w->boot.marks,
+			     .file = true};
+	int err = 0;
+	size_t i;
+
+	weft_http_register();
+	managers(w);
+	for (i = 0; s && i < s->n_secrets; i++) {
+		struct weft_path p = {&top, "secrets", (int)i};
+
+		err |= secrets_add_static(w->secrets, &c, &p, s->secrets[i]);
+	}
+	for (i = 0; s && i < s->n_clusters; i++) {
+		struct weft_path p = {&top, "clusters", (int)i};
+		int r = weft_clusters_set(w->clusters, &c, &p, s->clusters[i], "", false);
+
+		err |= r < 0 ? r : 0;
+	}
+	for (i = 0; s && i < s->n_listeners; i++) {
+		struct weft_path p = {&top, "listeners", (int)i};
+		/* the message lives in the bootstrap; what is built of it has an arena of its own
+		 */
+		int r = listeners_set(w->listeners, &c, &p, s->listeners[i], weft_arena_new(0), "",
+				      false);
+
+		err |= r < 0 ? r : 0;
+	}
+	return err ? -EINVAL : 0;
+}
+
+/* Clusters first, then listeners: what a listener routes to is there when it opens. */
+void waypoint_look(struct waypoint *w)
+{
+	struct weft_err err = {0};
+	size_t warming;
+
+	if (w->state != WAYPOINT_INIT || w->looking)
+		return;
+	w->looking = true;
+	weft_clusters_count(w->clusters, &warming);
+	if (!w->started && feeds_clusters_ready(w->feeds) && !warming) {
+		w->started = true;
+		listeners_start(w->listeners);
+		if (feeds_start_listeners(w, &err))
+			weft_log_err(WEFT_LOG_ERROR, &err, "listeners cannot be watched");
+	}
+	w->looking = false;
+	if (!w->started || !feeds_ready(w->feeds))
+		return;
+	listeners_count(w->listeners, &warming);
+	if (warming)
+		return;
+	w->state = WAYPOINT_LIVE;
+	weft_log(WEFT_LOG_INFO, "all clusters and listeners are ready");
+}
+
+void waypoint_free(struct waypoint *w)
+{
+	waypoint_admin_free(w->admin);
+	feeds_free(w->feeds);
+	w->feeds = NULL;
+	listeners_free(w->listeners);
+	weft_route_tables_free(w->routes);
+	weft_clusters_free(w->clusters);
+	secrets_free(w->secrets);
+	weft_xds_sources_free(w->sources);
+	free(w->all_workers);
+	bootstrap_free(&w->boot);
+}
