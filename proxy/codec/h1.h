@@ -51,6 +51,8 @@ struct weft_h1_conf {
 	bool response;		 /* parses responses */
 	bool http10;		 /* requests of HTTP/1.0 are taken (accept_http_10) */
 	bool any_method;	 /* any token (allow_custom_methods) */
+	bool chunked_length;	 /* Content-Length beside chunked is passed over instead of
+				    refused (allow_chunked_length) */
 	bool asterisk;		 /* OPTIONS * is let through; Envoy answers it 404 */
 	uint32_t max_head_bytes; /* 0: WEFT_H1_HEAD_BYTES; also of trailers */
 	uint32_t max_headers;	 /* 0: WEFT_H1_HEADERS; also of trailers */

@@ -198,7 +198,7 @@ static int one_field(struct weft_h1_head *h, uint32_t i, struct found *o)
 	return 0;
 }
 
-static int all_fields(struct weft_h1_head *h, struct found *o)
+static int all_fields(const struct weft_h1 *p, struct weft_h1_head *h, struct found *o)
 {
 	int r = 0;
 
@@ -206,8 +206,11 @@ static int all_fields(struct weft_h1_head *h, struct found *o)
 		r = one_field(h, i, o);
 	if (r)
 		return r;
-	if (o->codings && o->length)
-		return -WEFT_H1_E_LENGTH_CHUNKED;
+	if (o->codings && o->length) {
+		if (!p->conf->chunked_length)
+			return -WEFT_H1_E_LENGTH_CHUNKED;
+		h->content_length = -1;
+	}
 	if (o->bad_coding || o->codings > h->minor) /* once, and never in HTTP/1.0 */
 		return -WEFT_H1_E_CODING;
 	h->chunked = o->codings;
@@ -224,7 +227,7 @@ int weft_h1_check_request(const struct weft_h1 *p, struct weft_h1_head *h)
 	h->connect = h->method.n == 7 && !memcmp(h->method.p, "CONNECT", 7);
 	r = weft_h1_split_target(p, h);
 	if (!r)
-		r = all_fields(h, &o);
+		r = all_fields(p, h, &o);
 	if (r)
 		return r;
 	if (h->connect && (h->chunked || h->content_length > 0))
@@ -242,7 +245,7 @@ int weft_h1_check_response(const struct weft_h1 *p, struct weft_h1_head *h)
 {
 	bool bodyless = h->status < 200 || h->status == 204;
 	struct found o = {0};
-	int r = all_fields(h, &o);
+	int r = all_fields(p, h, &o);
 
 	if (r)
 		return r;

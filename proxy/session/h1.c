@@ -11,6 +11,7 @@ void weft_h1_begin(struct weft_session *s)
 	s->h1.conf = (struct weft_h1_conf){
 		.response = !s->conf->server,
 		.http10 = o->accept_http_10,
+		.chunked_length = o->allow_chunked_length,
 		.max_head_bytes = o->max_header_bytes,
 		.max_headers = o->max_headers,
 	};

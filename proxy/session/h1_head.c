@@ -150,7 +150,7 @@ static void add_fields(struct weft_exchange *x, struct weft_headers *h,
 				continue;
 			break;
 		case WEFT_H_CONTENT_LENGTH:
-			if (upgrade || head->connect)
+			if (upgrade || head->connect || head->chunked)
 				continue;
 			break;
 		case WEFT_H_HOST:

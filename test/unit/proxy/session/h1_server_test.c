@@ -87,6 +87,18 @@ static void bodies_are_told_with_their_end(void **state)
 	assert_string_equal(get(fd), OK OK);
 }
 
+static void chunks_win_over_a_length_where_allowed(void **state)
+{
+	srv->conf.h1.allow_chunked_length = true;
+	srv->on_data = ok_at_end;
+	start();
+	put(fd, "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n"
+		"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n");
+	assert_log(srv, "headers :authority=h :path=/ :method=POST :scheme=http\ndata a\n"
+			"data  END\ndone\n");
+	assert_string_equal(get(fd), OK);
+}
+
 static void a_body_comes_in_pieces(void **state)
 {
 	srv->on_data = ok_at_end;
@@ -526,6 +538,7 @@ int main(void)
 		T(a_request_is_answered),
 		T(pipelined_requests_come_one_by_one),
 		T(bodies_are_told_with_their_end),
+		T(chunks_win_over_a_length_where_allowed),
 		T(a_body_comes_in_pieces),
 		T(chunked_answers_and_trailers),
 		T(trailers_are_dropped_unless_wanted),

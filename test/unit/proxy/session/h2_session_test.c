@@ -315,6 +315,66 @@ static void the_peer_goes(void **state)
 	assert_true(cli->closed);
 }
 
+static void send_many(struct ex *e, size_t bytes)
+{
+	char piece[1001];
+
+	memset(piece, 'x', 1000);
+	piece[1000] = 0;
+	for (; bytes; bytes -= 1000)
+		send_text(e, piece, false);
+}
+
+static void a_pause_holds_just_one_window(void **state)
+{
+	struct ex *a, *b;
+
+	srv->conf.h2.stream_window = 65535;
+	srv->conf.h2.conn_window = 1 << 20;
+	cli->conf.buffer_bytes = 50000;
+	srv->quiet = cli->quiet = true;
+	start();
+	a = ask(cli, HEAD("POST"), true);
+	b = ask(cli, HEAD("POST"), true);
+	settle();
+	weft_exchange_pause(srv->ex[0]->x);
+	send_many(a, 200000);
+	assert_int_equal(send_text(a, "x", false), 0);
+	send_many(b, 200000);
+	settle();
+	assert_int_equal(srv->ex[0]->got, 0);
+	assert_int_equal(srv->ex[1]->got, 200000);
+	cli->log[0] = 0;
+	weft_exchange_resume(srv->ex[0]->x);
+	settle();
+	assert_int_equal(srv->ex[0]->got, 200001);
+}
+
+static void a_full_buffer_stops_the_owner(void **state)
+{
+	struct ex *e;
+
+	srv->conf.h2.stream_window = 65535;
+	srv->conf.h2.conn_window = 65535;
+	cli->conf.buffer_bytes = 50000;
+	srv->quiet = true;
+	start();
+	e = ask(cli, HEAD("POST"), true);
+	settle();
+	weft_exchange_pause(srv->ex[0]->x);
+	send_many(e, 110000);
+	assert_int_equal(send_text(e, "x", false), 0);
+	settle();
+	/* 65,535 are the peer's, 44,466 wait: over half of the mark, nothing is told */
+	assert_null(strstr(cli->log, "writable"));
+	weft_exchange_resume(srv->ex[0]->x);
+	settle();
+	assert_non_null(strstr(cli->log, "writable"));
+	assert_int_equal(send_text(e, "x", true), 1);
+	settle();
+	assert_int_equal(srv->ex[0]->got, 110002);
+}
+
 static void auto_finds_h2(void **state)
 {
 	srv->conf.version = WEFT_HTTP_10;
@@ -378,6 +438,8 @@ int main(void)
 		T(pings_that_nobody_answers),
 		T(pings_that_are_answered),
 		T(the_peer_goes),
+		T(a_pause_holds_just_one_window),
+		T(a_full_buffer_stops_the_owner),
 		T(auto_finds_h2),
 		T(auto_finds_h1),
 		T(sessions_may_be_freed_inside_callbacks),
