@@ -55,18 +55,23 @@ static const ProtobufCMessageDescriptor *message(const char *name)
 	return NULL;
 }
 
+static bool is_entry(const ProtobufCMessageDescriptor *d)
+{
+	size_t n = strlen(d->short_name);
+
+	return n > 5 && !strcmp(d->short_name + n - 5, "Entry") && d->n_fields == 2 &&
+	       !strcmp(d->fields[0].name, "key");
+}
+
 /* Configuration, rather than answers, calls and what needs no coverage. */
 static bool is_told(const ProtobufCMessageDescriptor *d)
 {
 	static const char *const other[] = {"google.", "envoy.admin.", "envoy.service."};
-	size_t n = strlen(d->short_name);
 
 	for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++)
 		if (!strncmp(d->name, other[i], strlen(other[i])))
 			return false;
-	/* entries of maps */
-	return !(n > 5 && !strcmp(d->short_name + n - 5, "Entry") && d->n_fields == 2 &&
-		 !strcmp(d->fields[0].name, "key"));
+	return !is_entry(d);
 }
 
 static void fields_of(FILE *out, const struct cfg_kind *k, enum cfg_class class, const char *title)
@@ -105,9 +110,34 @@ static void message_text(FILE *out, const ProtobufCMessageDescriptor *d)
 	fields_of(out, k, CFG_REFUSED, "- refused: ");
 }
 
+/* Messages that something acted on holds, but of which nothing is: holder and held belong to
+ * different areas, or an area is not there yet. */
+static void refused_whole(FILE *out, const ProtobufCMessageDescriptor *d, const char *holder)
+{
+	static const ProtobufCMessageDescriptor *seen[MESSAGES_MAX];
+	static size_t n_seen;
+	const struct cfg_kind *k = cfg_kind_of(d);
+	bool any = !d->n_fields || is_entry(d) || !strncmp(d->name, "google.", 7);
+
+	for (size_t i = 0; i < n_seen; i++)
+		if (seen[i] == d)
+			return;
+	assert_true(n_seen < MESSAGES_MAX);
+	seen[n_seen++] = d;
+	for (unsigned i = 0; i < d->n_fields; i++)
+		any = any || k->fields[i].class != CFG_REFUSED;
+	if (!any)
+		fprintf(out, "- %s, in %s\n", d->name, holder);
+	for (unsigned i = 0; any && i < d->n_fields; i++)
+		if (d->fields[i].type == PROTOBUF_C_TYPE_MESSAGE &&
+		    (is_entry(d) || k->fields[i].class == CFG_ACTED))
+			refused_whole(out, d->fields[i].descriptor, is_entry(d) ? holder : d->name);
+}
+
 static char *make(void)
 {
 	size_t n, count[3] = {0}, messages = 0;
+	const ProtobufCMessageDescriptor *d;
 	char *text = NULL;
 	FILE *out = open_memstream(&text, &n);
 
@@ -132,6 +162,14 @@ static char *make(void)
 		"name.\n\n"
 		"%zu messages; %zu fields acted on, %zu without effect, %zu refused.\n",
 		messages, count[CFG_ACTED], count[CFG_QUIET], count[CFG_REFUSED]);
+	fputs("\n## Refused whole\n\nMessages that a field acted on, or an extension, may hold and "
+	      "of "
+	      "which every field is\nrefused.\n\n",
+	      out);
+	for (size_t i = 0; (d = weft_cfg_types(i, NULL)); i++)
+		if (is_told(d) && !strstr(d->name, "TypedStruct"))
+			refused_whole(out, d, "an extension");
+	fputs("\n## Messages\n", out);
 	for (size_t i = 0; i < n_all; i++)
 		if (is_told(all[i]))
 			message_text(out, all[i]);
