@@ -346,6 +346,9 @@ void weft_tls_server_unref(struct weft_tls_server *s)
 
 /* ---- clients */
 
+static const TLS(CommonTlsContext) nothing =
+	ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__COMMON_TLS_CONTEXT__INIT;
+
 static int client_parts(struct weft_tls_build *b, const struct weft_path *at,
 			const TLS(UpstreamTlsContext) * m)
 {
@@ -353,13 +356,13 @@ static int client_parts(struct weft_tls_build *b, const struct weft_path *at,
 	const struct weft_path rp = {at, "allow_renegotiation", -1};
 	const struct weft_path sp = {at, "auto_sni_san_validation", -1};
 	const struct weft_path kp = {at, "max_session_keys", -1};
+	const TLS(CommonTlsContext) *cm = m->common_tls_context ? m->common_tls_context : &nothing;
 	uint32_t keys = weft_cfg_u32(m->max_session_keys, 1);
 	int r;
 
 	b->p->auto_sni_san = m->auto_sni_san_validation;
 	b->p->rsa_usage = weft_cfg_bool(m->enforce_rsa_key_usage, false);
-	r = m->common_tls_context ? common(b, &cp, m->common_tls_context)
-				  : weft_cfg_fail(b->c, &cp, "must be set");
+	r = common(b, &cp, cm);
 	if (m->allow_renegotiation)
 		r |= weft_cfg_fail(b->c, &rp, "renegotiation is not supported");
 	if (keys > SESSION_KEYS_MAX)
@@ -401,7 +404,7 @@ int weft_tls_client_new(struct weft_cfg *c, const struct weft_path *at,
 	s->sni = weft_arena_strdup(p->arena, m->sni ? m->sni : "");
 	s->auto_host_sni = m->auto_host_sni;
 	s->auto_sni_san_validation = m->auto_sni_san_validation;
-	s->alpn = alpn_names(p->arena, m->common_tls_context);
+	s->alpn = alpn_names(p->arena, m->common_tls_context ? m->common_tls_context : &nothing);
 	s->certs = p->infos;
 	s->n_certs = p->n_infos;
 	s->arena = p->arena;

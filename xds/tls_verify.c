@@ -353,6 +353,8 @@ static int chain(struct weft_tls_build *b, const struct two *t)
 	if (crl)
 		X509_STORE_set_flags(p->store, X509_V_FLAG_CRL_CHECK |
 						       (leaf_only ? 0 : X509_V_FLAG_CRL_CHECK_ALL));
+	X509_STORE_set_flags(p->store,
+			     X509_V_FLAG_PARTIAL_CHAIN); /* an intermediate may be the CA */
 	if (p->no_time)
 		X509_STORE_set_flags(p->store, X509_V_FLAG_NO_CHECK_TIME);
 	return r ? -EINVAL : 0;

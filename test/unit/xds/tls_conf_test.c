@@ -10,8 +10,8 @@
 #define SEC  (&envoy__extensions__transport_sockets__tls__v3__secret__descriptor)
 
 static struct tcert ca, other_ca, sub_ca, ec, ec2, ec384, rsa, wild, cli, cli_sub, old;
-static char crl[4096], empty_crl[4096], sub_chain[20000];
-static struct tval vals[24];
+static char crl[4096], empty_crl[4096], sub_crl[4096], sub_chain[20000];
+static struct tval vals[32];
 static size_t n_vals;
 
 static void val(const char *name, const char *text)
@@ -38,6 +38,7 @@ static int all_up(void **state)
 	old = tcert_new(&ca, (struct tcert_want){.cn = "old", .from = -7200, .to = -3600});
 	tcrl(&ca, &cli, crl, sizeof(crl));
 	tcrl(&ca, NULL, empty_crl, sizeof(empty_crl));
+	tcrl(&sub_ca, NULL, sub_crl, sizeof(sub_crl));
 	snprintf(sub_chain, sizeof(sub_chain), "%s%s", cli_sub.pem, sub_ca.pem);
 	val("ca", ca.pem);
 	val("other_ca", other_ca.pem);
@@ -53,12 +54,14 @@ static int all_up(void **state)
 	val("wild.key", wild.key_pem);
 	val("cli", cli.pem);
 	val("cli.key", cli.key_pem);
+	val("sub_ca", sub_ca.pem);
 	val("sub", sub_chain);
 	val("sub.key", cli_sub.key_pem);
 	val("old", old.pem);
 	val("old.key", old.key_pem);
 	val("crl", crl);
 	val("empty_crl", empty_crl);
+	val("sub_crl", sub_crl);
 	return 0;
 }
 
@@ -174,6 +177,7 @@ static void test_chain(void **state)
 	assert_true(takes(CA("ca"), NULL));
 	assert_false(takes(CA("other_ca"), NULL));
 	assert_true(client_takes(SERVER, "{common_tls_context: {}}", NULL)); /* as Envoy */
+	assert_true(client_takes(SERVER, "{}", NULL));
 	assert_true(takes(CA("other_ca") ", trust_chain_verification: ACCEPT_UNTRUSTED", NULL));
 }
 
@@ -355,9 +359,17 @@ static void test_crl_and_depth(void **state)
 	assert_true(server_takes(
 		SERVER_WITH(CA("ca") ", crl: {inline_string: @empty_crl@}", REQUIRE), "cli", NULL));
 	assert_true(server_takes(SERVER_WITH(CA("ca"), REQUIRE), "sub", NULL));
-	/* the sub CA has no CRL: only where the leaf's alone is looked at... it needs one too */
+	assert_true(server_takes(SERVER_WITH(CA("sub_ca"), REQUIRE), "sub", NULL));
+	assert_false(server_takes(SERVER_WITH(CA("sub_ca"), REQUIRE), "cli", NULL));
+	/* of a chain every issuer needs one, or the leaf's alone */
 	assert_false(server_takes(
 		SERVER_WITH(CA("ca") ", crl: {inline_string: @empty_crl@}", REQUIRE), "sub", NULL));
+	assert_false(server_takes(
+		SERVER_WITH(CA("ca") ", crl: {inline_string: @sub_crl@}", REQUIRE), "sub", NULL));
+	assert_true(server_takes(SERVER_WITH(CA("ca") ", crl: {inline_string: @sub_crl@}, "
+						      "only_verify_leaf_cert_crl: true",
+					     REQUIRE),
+				 "sub", NULL));
 	assert_false(
 		server_takes(SERVER_WITH(CA("ca") ", max_verify_depth: 0", REQUIRE), "sub", NULL));
 	assert_true(
