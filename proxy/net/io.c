@@ -282,7 +282,7 @@ static void look_closing(struct weft_io *io)
 
 void weft_io_marks(struct weft_io *io)
 {
-	if (io->freed || io->dead)
+	if (io->freed || io->dead || (io->sock && weft_sock_of(io)->werr))
 		return;
 	if (io->was_full && weft_io_out_len(io) <= io->high / 2) {
 		io->was_full = false;
