@@ -148,6 +148,33 @@ static void own_headers(struct router *r, struct weft_headers *h, uint64_t now)
 	weft_route_response(r->route, r->weighted, &in, h);
 }
 
+/* The answer is whole. Where the request is, too, the exchange ends by itself from the loop, after
+ * the stream may be gone: the lease waits for it alone. */
+static void tail_done(struct weft_exchange *x)
+{
+	weft_lease_done(weft_exchange_user(x));
+}
+
+static void tail_reset(struct weft_exchange *x, enum weft_reset why)
+{
+	weft_lease_done(weft_exchange_user(x));
+}
+
+static const struct weft_exchange_ops tail_ops = {.reset = tail_reset, .done = tail_done};
+
+static void answered(struct router *r)
+{
+	r->over = true;
+	weft_timer_clear(&r->total);
+	weft_timer_clear(&r->per_try);
+	weft_timer_clear(&r->per_try_idle);
+	if (!r->sent_end)
+		return;
+	weft_exchange_set_user(r->x, &tail_ops, r->lease);
+	r->x = NULL;
+	r->lease = NULL;
+}
+
 static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 {
 	struct router *r = weft_exchange_user(x);
@@ -165,10 +192,9 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 		return;
 	weft_timer_clear(&r->per_try);
 	r->started = true;
-	r->over = end;
 	own_headers(r, h, now);
 	if (end)
-		weft_timer_clear(&r->total);
+		answered(r);
 	weft_stream_respond_headers(r->s, h, end);
 }
 
@@ -190,8 +216,7 @@ static void x_data(struct weft_exchange *x, struct evbuffer *b, bool end)
 	}
 	if (end) {
 		info->up_last_rx_ns = router_now(r);
-		r->over = true;
-		weft_timer_clear(&r->total);
+		answered(r);
 	}
 	weft_stream_respond_data(r->s, b, end);
 }
@@ -201,8 +226,7 @@ static void x_trailers(struct weft_exchange *x, struct weft_headers *h)
 	struct router *r = weft_exchange_user(x);
 
 	weft_stream_info(r->s)->up_last_rx_ns = router_now(r);
-	r->over = true;
-	weft_timer_clear(&r->total);
+	answered(r);
 	weft_stream_respond_trailers(r->s, h);
 }
 
