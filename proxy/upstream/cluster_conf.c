@@ -305,6 +305,14 @@ static void bind_config(struct make *k)
 
 		source(k, &a, m->extra_source_addresses[i]->address);
 	}
+	for (size_t i = 0; i < m->n_socket_options; i++) {
+		const struct weft_path p = {&at, "socket_options", (int)i},
+				       state = {&p, "state", -1};
+
+		if (m->socket_options[i]->state ==
+		    ENVOY__CONFIG__CORE__V3__SOCKET_OPTION__SOCKET_STATE__STATE_LISTENING)
+			weft_cfg_fail(k->c, &state, "a connecting socket never listens");
+	}
 	b->freebind = weft_cfg_bool(m->freebind, false);
 	b->options = (const Envoy__Config__Core__V3__SocketOption *const *)m->socket_options;
 	b->n_options = m->n_socket_options;
@@ -324,9 +332,6 @@ static void plain(struct make *k)
 	cl->preconnect_ratio = 1;
 	if (m->preconnect_policy && m->preconnect_policy->per_upstream_preconnect_ratio)
 		cl->preconnect_ratio = m->preconnect_policy->per_upstream_preconnect_ratio->value;
-	if (m->preconnect_policy && m->preconnect_policy->predictive_preconnect_ratio)
-		cl->predictive_preconnect_ratio =
-			m->preconnect_policy->predictive_preconnect_ratio->value;
 }
 
 /* ---- all of it */
@@ -334,7 +339,8 @@ static _Atomic uint64_t next_id = 1;
 
 static struct weft_cluster *start(struct make *k, const uint8_t *packed, size_t n)
 {
-	struct weft_arena *a = weft_arena_new(CLUSTER_ARENA);
+	/* most clusters fit into one block with little to spare */
+	struct weft_arena *a = weft_arena_new((CLUSTER_ARENA + 4 * n + 255) & ~(size_t)255);
 	struct weft_cluster *cl = weft_arena_alloc(a, sizeof(*cl));
 	struct weft_err err = {0};
 

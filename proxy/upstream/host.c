@@ -31,9 +31,6 @@ struct weft_host *weft_host_new(const struct weft_host_conf *c)
 		c->hc_hostname && *c->hc_hostname ? weft_arena_strdup(a, c->hc_hostname) : "";
 	h->hc_addr = c->hc_addr.ip.family ? c->hc_addr : c->addr;
 	h->hc_disabled = c->hc_disabled;
-	if (c->n_more)
-		h->more = weft_arena_memdup(a, c->more, c->n_more * sizeof(*c->more));
-	h->n_more = c->n_more;
 	h->hash = XXH64(h->text, strlen(h->text), 0);
 	atomic_init(&h->made_ns, weft_now_ns());
 	return h;
@@ -49,12 +46,8 @@ bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c)
 	const struct weft_sockaddr *hc = c->hc_addr.ip.family ? &c->hc_addr : &c->addr;
 
 	if (!same_text(h->unix_path, c->unix_path) || !same_text(h->hostname, c->hostname) ||
-	    !same_text(h->hc_hostname, c->hc_hostname) || h->hc_disabled != c->hc_disabled ||
-	    h->n_more != c->n_more)
+	    !same_text(h->hc_hostname, c->hc_hostname) || h->hc_disabled != c->hc_disabled)
 		return false;
-	for (size_t i = 0; i < c->n_more; i++)
-		if (!weft_sockaddr_eq(&h->more[i], &c->more[i]))
-			return false;
 	return weft_sockaddr_eq(&h->addr, &c->addr) && weft_sockaddr_eq(&h->hc_addr, hc);
 }
 

@@ -33,9 +33,7 @@ struct weft_host {
 	const char *hostname;	      /* "" */
 	struct weft_sockaddr hc_addr; /* where health checks go */
 	const char *hc_hostname;
-	bool hc_disabled;		  /* health_check_config.disable_active_health_check */
-	const struct weft_sockaddr *more; /* additional_addresses, tried after addr */
-	size_t n_more;
+	bool hc_disabled;	/* health_check_config.disable_active_health_check */
 	uint64_t hash;		/* of text, for consistent hashing */
 	_Atomic uint32_t flags; /* enum weft_host_flag */
 	_Atomic uint32_t rq_active, cx_active;
@@ -52,8 +50,6 @@ struct weft_host_conf {
 	const char *unix_path, *hostname, *hc_hostname; /* NULL: none */
 	struct weft_sockaddr hc_addr;			/* family 0: as addr */
 	bool hc_disabled;
-	const struct weft_sockaddr *more;
-	size_t n_more;
 };
 struct weft_host *weft_host_new(const struct weft_host_conf *c); /* one reference */
 bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c);

@@ -144,7 +144,7 @@ static int key_make(struct key_buf *b, const struct weft_cluster *c, const struc
 	if (weft_tunnel_want(how, h, &t))
 		r |= put_text(b, KEY_TUNNEL, t.authority) | put_peer(b, &t) |
 		     put_text(b, KEY_IDENTITY, t.identity);
-	if (weft_tsocket_per_client(b->k.socket))
+	if (weft_tsocket_per_client(b->k.socket) || c->priv->pool_per_downstream)
 		r |= put_client(b, how);
 	return r;
 }
