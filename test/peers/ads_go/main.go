@@ -193,8 +193,14 @@ func main() {
 	check("no node is INVALID_ARGUMENT", grpcstatus.Code(err) == codes.InvalidArgument, err)
 	sotw, err := discovery.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
 	must(err)
-	_, err = sotw.Recv()
-	check("the other method is UNIMPLEMENTED", grpcstatus.Code(err) == codes.Unimplemented, err)
+	must(sotw.Send(&discovery.DiscoveryRequest{Node: node, TypeUrl: address}))
+	w, err := sotw.Recv()
+	must(err)
+	var inner discovery.Resource
+	check("state of the world: what has no name of its own is wrapped",
+		w.Resources[0].UnmarshalTo(&inner) == nil && inner.Name != "" && inner.Resource.TypeUrl == address, w.Resources[0])
+	err = conn.Invoke(ctx, "/x.Y/Z", &discovery.DiscoveryRequest{}, &discovery.DiscoveryResponse{})
+	check("another method is UNIMPLEMENTED", grpcstatus.Code(err) == codes.Unimplemented, err)
 
 	must(conn.Close())
 	must(in.Close())
