@@ -15,7 +15,7 @@ static void client_fail(struct weft_session *s, enum weft_h1_error e)
 
 	no_reuse(s);
 	if (x && !x->gone && !s->freed) {
-		x->detail = weft_h1_error_text(e);
+		x->detail = e ? weft_h1_error_text(e) : x->detail;
 		weft_exchange_tell_reset(x, WEFT_RESET_PROTOCOL);
 	}
 	weft_session_close(s, WEFT_IO_RESET, EPROTO, false);
@@ -24,7 +24,6 @@ static void client_fail(struct weft_session *s, enum weft_h1_error e)
 static void client_head(struct weft_session *s, struct weft_h1_event *ev, size_t used)
 {
 	struct weft_exchange *x = s->h1.x;
-	const char *detail = NULL;
 	struct weft_headers *h;
 	bool end = ev->end, interim = ev->head.interim;
 	bool keep = ev->head.keep_alive && !ev->head.until_close;
@@ -33,16 +32,13 @@ static void client_head(struct weft_session *s, struct weft_h1_event *ev, size_t
 	x->rx_began = true;
 	if (!interim)
 		x->opaque = ev->head.status == 101 || (x->connect && ev->head.connect);
-	h = weft_h1_response_headers(x, &ev->head, &detail);
-	evbuffer_drain(weft_io_in(s->io), used);
-	if (!h) {
-		x->detail = detail;
-		no_reuse(s);
-		if (!weft_session_over(s))
-			weft_exchange_tell_reset(x, WEFT_RESET_PROTOCOL);
-		weft_session_close(s, WEFT_IO_RESET, EPROTO, false);
+	if (!weft_h1_connection_ok(&ev->head)) {
+		x->detail = WEFT_H1_BAD_CONNECTION;
+		client_fail(s, WEFT_H1_OK);
 		return;
 	}
+	h = weft_h1_response_headers(x, &ev->head);
+	evbuffer_drain(weft_io_in(s->io), used);
 	if (interim) {
 		if (x->ops->informational)
 			x->ops->informational(x, h);

@@ -5,8 +5,6 @@
 #include <string.h>
 #include <strings.h>
 
-static const char BAD_CONNECTION[] = "http1.connection_header_rejected";
-
 static inline char lower(char c)
 {
 	return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
@@ -33,6 +31,17 @@ static const char *next_token(const char **at, size_t *ret_n)
 	*ret_n = (size_t)(e - s);
 	return s;
 }
+
+static size_t trailing_space(const char *s, const char *e)
+{
+	size_t n = 0;
+
+	while (e - n > s && (e[-(ptrdiff_t)n - 1] == ' ' || e[-(ptrdiff_t)n - 1] == '\t'))
+		n++;
+	return n;
+}
+
+const char WEFT_H1_BAD_CONNECTION[] = "http1.connection_header_rejected";
 
 /* Slices are ended where they stand: after each there is a space, a colon or a line's end. */
 static inline const char *ended(const char *p, uint32_t n)
@@ -70,26 +79,47 @@ static void add_pseudo(struct weft_headers *h, enum weft_hid id, const char *val
 	weft_headers_add_ref(h, id, weft_hid_name(id), weft_hid_len(id), value, n);
 }
 
-/* "close", "te" … name no field that would travel; others do, and some must not be named. */
-static bool drop_named(struct weft_headers *h, const char *connection)
+/* "close", "te" … name no field that would travel; others do. */
+static void drop_named(struct weft_headers *h, const char *connection)
 {
 	static const char *const quiet[] = {"close", "keep-alive", "upgrade", "te"};
-	static const char *const never[] = {"host", "x-forwarded-for", "x-forwarded-host",
-					    "x-forwarded-proto"};
 	const char *at = connection, *t;
 	size_t n, i;
 
 	while ((t = next_token(&at, &n))) {
 		for (i = 0; i < 4 && !token_is(t, n, quiet[i]); i++)
 			;
-		if (i < 4)
-			continue;
-		for (i = 0; i < 4; i++)
-			if (token_is(t, n, never[i]))
-				return false;
-		if (memchr(t, ':', n))
+		if (i == 4)
+			weft_headers_remove(h, t, n);
+	}
+}
+
+static bool may_name(const char *t, size_t n)
+{
+	static const char *const never[] = {"host", "x-forwarded-for", "x-forwarded-host",
+					    "x-forwarded-proto"};
+
+	for (size_t i = 0; i < 4; i++)
+		if (token_is(t, n, never[i]))
 			return false;
-		weft_headers_remove(h, t, n);
+	return !memchr(t, ':', n);
+}
+
+bool weft_h1_connection_ok(const struct weft_h1_head *head)
+{
+	for (uint32_t i = 0; i < head->n; i++) {
+		const struct weft_h1_header *f = &head->v[i];
+		const char *t = f->value, *end = t + f->value_len, *e;
+
+		if (f->name_len != 10 || strncasecmp(f->name, "connection", 10) != 0)
+			continue;
+		for (; t < end; t = e + 1) {
+			while (t < end && (*t == ' ' || *t == '\t'))
+				t++;
+			e = memchr(t, ',', (size_t)(end - t)) ?: end;
+			if (!may_name(t, (size_t)(e - t) - trailing_space(t, e)))
+				return false;
+		}
 	}
 	return true;
 }
@@ -224,8 +254,7 @@ static struct weft_h1_slice path_of(const struct weft_exchange *x, const struct 
 	return head->path;
 }
 
-struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct weft_h1_head *head,
-					     const char **ret_detail)
+struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct weft_h1_head *head)
 {
 	struct weft_headers *h = new_list(x, head);
 	struct weft_h1_slice authority, path;
@@ -249,10 +278,8 @@ struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct wef
 		add_pseudo(h, WEFT_H_SCHEME, scheme, strlen(scheme));
 	}
 	add_fields(x, h, head, upgrade, &hop);
-	if (hop.connection && !drop_named(h, hop.connection)) {
-		*ret_detail = BAD_CONNECTION;
-		return NULL;
-	}
+	if (hop.connection)
+		drop_named(h, hop.connection);
 	x->upgrade = upgrade;
 	x->connect = head->connect;
 	x->head = head->method.n == 4 && !memcmp(head->method.p, "HEAD", 4);
@@ -260,8 +287,7 @@ struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct wef
 	return h;
 }
 
-struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct weft_h1_head *head,
-					      const char **ret_detail)
+struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct weft_h1_head *head)
 {
 	struct weft_headers *h = new_list(x, head);
 	struct hop hop = {NULL, false};
@@ -272,10 +298,8 @@ struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct we
 	status[2] = (char)('0' + head->status % 10);
 	add_pseudo(h, WEFT_H_STATUS, status, 3);
 	add_fields(x, h, head, head->status == 101, &hop);
-	if (hop.connection && !drop_named(h, hop.connection)) {
-		*ret_detail = BAD_CONNECTION;
-		return NULL;
-	}
+	if (hop.connection)
+		drop_named(h, hop.connection);
 	return h;
 }
 

@@ -41,25 +41,23 @@ static bool begin(struct weft_session *s, struct weft_exchange *x)
 
 static void server_head(struct weft_session *s, struct weft_h1_event *ev, size_t used)
 {
-	struct weft_exchange *x = weft_exchange_new(s);
-	const char *detail = NULL;
+	struct weft_exchange *x;
 	struct weft_headers *h;
 	bool end = ev->end;
 
-	s->h1.x = x;
 	if (s->timer)
 		weft_session_timer(s, 0);
+	if (!weft_h1_connection_ok(&ev->head)) {
+		fail_with(s, 400, WEFT_H1_BAD_CONNECTION, weft_h1_reason(400));
+		return;
+	}
+	x = s->h1.x = weft_exchange_new(s);
 	if (!begin(s, x))
 		return;
 	x->rx = ev->head.block_len;
 	s->h1.reuse = ev->head.keep_alive;
-	h = weft_h1_request_headers(x, &ev->head, &detail);
+	h = weft_h1_request_headers(x, &ev->head);
 	evbuffer_drain(weft_io_in(s->io), used);
-	if (!h) {
-		weft_exchange_bury(x);
-		fail_with(s, 400, detail, weft_h1_reason(400));
-		return;
-	}
 	if (x->upgrade || x->connect) {
 		weft_h1_tunnel(&s->h1.p);
 		end = false;

@@ -151,11 +151,12 @@ struct evbuffer *weft_session_buffer(void);	   /* an empty one of the thread's *
 void weft_session_buffer_give(struct evbuffer *b); /* what is left in it is thrown away */
 
 /* ---- h1_head.c */
-/* Messages as the owner sees them, in x's arena. NULL: *ret_detail says what is wrong. */
-struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct weft_h1_head *head,
-					     const char **ret_detail);
-struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct weft_h1_head *head,
-					      const char **ret_detail);
+/* Messages as the owner sees them, in x's arena. */
+struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct weft_h1_head *head);
+struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct weft_h1_head *head);
+/* Connection names no field that must travel. */
+bool weft_h1_connection_ok(const struct weft_h1_head *head);
+extern const char WEFT_H1_BAD_CONNECTION[];	      /* the detail then */
 bool weft_h1_is_h2c(const struct weft_h1_head *head); /* an Upgrade that is let pass unheard */
 struct weft_headers *weft_h1_trailer_headers(struct weft_exchange *x, struct weft_h1_head *head);
 
