@@ -16,6 +16,9 @@ typedef Envoy__Config__Core__V3__Http2ProtocolOptions Http2;
 #define EXPLICIT(x)                                                                                \
 	ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_##x
 
+#define FORMAT(x)                                                                                  \
+	ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_##x
+
 /* Durations of 0 switch off: kept apart from those not given. */
 static void common(struct weft_cluster *cl, const Envoy__Config__Core__V3__HttpProtocolOptions *m)
 {
@@ -54,8 +57,8 @@ static void http1(struct weft_cfg *c, const struct weft_path *at, struct weft_cl
 		weft_cfg_bool(m->override_stream_error_on_invalid_http_message, false);
 	if (!m->header_key_format)
 		return;
-	o->proper_case = m->header_key_format->proper_case_words != NULL;
-	if (!m->header_key_format->stateful_formatter)
+	o->proper_case = m->header_key_format->header_format_case == FORMAT(PROPER_CASE_WORDS);
+	if (m->header_key_format->header_format_case != FORMAT(STATEFUL_FORMATTER))
 		return;
 	o->preserve_case = true;
 	(void)weft_cfg_any(

@@ -13,6 +13,11 @@ static const struct weft_lb_policy *const policies[] = {
 #undef LB_POLICY
 enum { POLICIES = sizeof(policies) / sizeof(policies[0]), TURNS_MAX = 2048 };
 
+#define OF_POLICY(x)                                                                               \
+	ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_##x
+#define OF_CLUSTER(x)                                                                              \
+	ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_##x
+
 const struct weft_lb_policy *weft_lb_policy_at(size_t i)
 {
 	return i < POLICIES ? policies[i] : NULL;
@@ -54,10 +59,10 @@ int weft_lb_locality(struct weft_cfg *c, const struct weft_path *at,
 	*ret = (struct weft_locality_conf){.routing_enabled_pct = 100, .min_cluster_size = 6};
 	if (!m)
 		return 0;
-	ret->weighted = !!m->locality_weighted_lb_config;
-	z = m->zone_aware_lb_config;
-	if (!z)
+	ret->weighted = m->locality_config_specifier_case == OF_POLICY(LOCALITY_WEIGHTED_LB_CONFIG);
+	if (m->locality_config_specifier_case != OF_POLICY(ZONE_AWARE_LB_CONFIG))
 		return 0;
+	z = m->zone_aware_lb_config;
 	if (z->routing_enabled)
 		ret->routing_enabled_pct = (uint32_t)lround(z->routing_enabled->value);
 	if (z->min_cluster_size)
@@ -103,14 +108,18 @@ WEFT_LB_MSG(LocalityLbConfig) *
 	const Envoy__Config__Cluster__V3__Cluster__CommonLbConfig *common = m->common_lb_config;
 	WEFT_LB_MSG(LocalityLbConfig) * r;
 
-	if (!common || (!common->zone_aware_lb_config && !common->locality_weighted_lb_config))
+	if (!common ||
+	    common->locality_config_specifier_case ==
+		    ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER__NOT_SET)
 		return NULL;
 	r = NEW(a, LocalityLbConfig, locality_lb_config);
-	if (common->locality_weighted_lb_config) {
+	if (common->locality_config_specifier_case == OF_CLUSTER(LOCALITY_WEIGHTED_LB_CONFIG)) {
+		r->locality_config_specifier_case = OF_POLICY(LOCALITY_WEIGHTED_LB_CONFIG);
 		r->locality_weighted_lb_config =
 			NEW(a, LocalityLbConfig__LocalityWeightedLbConfig,
 			    locality_lb_config__locality_weighted_lb_config);
 	} else {
+		r->locality_config_specifier_case = OF_POLICY(ZONE_AWARE_LB_CONFIG);
 		r->zone_aware_lb_config = NEW(a, LocalityLbConfig__ZoneAwareLbConfig,
 					      locality_lb_config__zone_aware_lb_config);
 		r->zone_aware_lb_config->routing_enabled =
@@ -121,6 +130,14 @@ WEFT_LB_MSG(LocalityLbConfig) *
 			common->zone_aware_lb_config->fail_traffic_on_panic;
 	}
 	return r;
+}
+
+WEFT_LB_MSG(LocalityLbConfig__LocalityWeightedLbConfig) *
+	weft_lb_weighted(const WEFT_LB_MSG(LocalityLbConfig) * m)
+{
+	return m && m->locality_config_specifier_case == OF_POLICY(LOCALITY_WEIGHTED_LB_CONFIG)
+		       ? m->locality_weighted_lb_config
+		       : NULL;
 }
 
 WEFT_LB_MSG(ConsistentHashingLbConfig) *

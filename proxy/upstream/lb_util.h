@@ -16,6 +16,9 @@ WEFT_LB_MSG(SlowStartConfig) *
 			      const Envoy__Config__Cluster__V3__Cluster__SlowStartConfig *m);
 WEFT_LB_MSG(LocalityLbConfig) *
 	weft_lb_locality_of(struct weft_arena *a, const Envoy__Config__Cluster__V3__Cluster *m);
+/* Its locality weights; NULL: others, or none. */
+WEFT_LB_MSG(LocalityLbConfig__LocalityWeightedLbConfig) *
+	weft_lb_weighted(const WEFT_LB_MSG(LocalityLbConfig) * m);
 WEFT_LB_MSG(ConsistentHashingLbConfig) *
 	weft_lb_hashing_of(struct weft_arena *a, const Envoy__Config__Cluster__V3__Cluster *m);
 

@@ -60,7 +60,7 @@ static const ProtobufCMessage *of_cluster(struct weft_arena *a,
 		g->table_size = m->maglev_lb_config->table_size;
 	g->consistent_hashing_lb_config = weft_lb_hashing_of(a, m);
 	l = weft_lb_locality_of(a, m);
-	g->locality_weighted_lb_config = l ? l->locality_weighted_lb_config : NULL;
+	g->locality_weighted_lb_config = weft_lb_weighted(l);
 	return &g->base;
 }
 

@@ -77,7 +77,7 @@ static const ProtobufCMessage *of_cluster(struct weft_arena *a,
 	}
 	r->consistent_hashing_lb_config = weft_lb_hashing_of(a, m);
 	l = weft_lb_locality_of(a, m);
-	r->locality_weighted_lb_config = l ? l->locality_weighted_lb_config : NULL;
+	r->locality_weighted_lb_config = weft_lb_weighted(l);
 	return &r->base;
 }
 
