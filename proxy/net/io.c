@@ -318,6 +318,8 @@ static void run_closed(struct weft_io *io)
 	}
 	io->dead = true;
 	unqueue(io);
+	if (io->sock) /* also where the owner's side said so */
+		weft_sock_quiet(io);
 	weft_io_timer(io, 0, NULL);
 	if (io->ops && io->ops->closed)
 		io->ops->closed(io, io->end, io->err);
