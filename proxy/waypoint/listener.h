@@ -114,6 +114,8 @@ size_t wlisteners_open(const struct wlisteners *ws);
 /* A stream that did not come from a socket of the listener (HBONE): through its chains. io is
  * taken. false: no such listener or chain: io is closed. */
 bool wlistener_accept_io(struct wlisteners *ws, const char *name, struct weft_io *io);
+/* wlistener_accept_io would take it: its addresses have a chain there. */
+bool wlistener_takes(struct wlisteners *ws, const char *name, struct weft_io *io);
 /* By destination, for use_original_dst: exact, then any address with that port; not `not`. */
 struct wlistener *wlistener_by_dest(struct wlisteners *ws, const struct weft_sockaddr *dst,
 				    const struct wlistener * not );

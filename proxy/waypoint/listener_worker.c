@@ -271,25 +271,43 @@ static void on_accepted(void *owner, int fd, const struct weft_sockaddr *peer)
 
 static const struct weft_acceptor_ops acceptor_ops = {.accepted = on_accepted};
 
-bool wlistener_accept_io(struct wlisteners *ws, const char *name, struct weft_io *io)
+static struct wlistener *by_name(struct wlisteners *ws, const char *name)
+{
+	struct wlistener *wl;
+
+	TAILQ_FOREACH (wl, &ws->list, link)
+		if (!strcmp(wl->conf->l->name, name))
+			return wl;
+	return NULL;
+}
+
+/* TLS inside a tunnel is passed through by tcp_proxy chains: a chain that ends TLS takes none. */
+static const struct lchain *choose_io(struct wlistener *wl, struct weft_io *io)
 {
 	const struct weft_io_info *i = weft_io_info(io);
-	struct wlistener *wl;
 	struct lpre_done d = {.fd = -1,
 			      .local = i->local,
 			      .remote = i->remote,
 			      .direct_remote = i->direct_remote,
 			      .sni = i->sni ? i->sni : "",
 			      .transport = "raw_buffer"};
-	const struct lchain *lc;
+	const struct lchain *lc = wl ? choose(wl->conf, &d) : NULL;
+
+	return lc && !lc->tls ? lc : NULL;
+}
+
+bool wlistener_takes(struct wlisteners *ws, const char *name, struct weft_io *io)
+{
+	return choose_io(by_name(ws, name), io) != NULL;
+}
+
+bool wlistener_accept_io(struct wlisteners *ws, const char *name, struct weft_io *io)
+{
+	struct wlistener *wl = by_name(ws, name);
+	const struct lchain *lc = choose_io(wl, io);
 	struct wconn *x;
 
-	TAILQ_FOREACH (wl, &ws->list, link)
-		if (!strcmp(wl->conf->l->name, name))
-			break;
-	lc = wl ? choose(wl->conf, &d) : NULL;
-	if (!lc || lc->tls ||
-	    over_limit(wl->conf)) { /* TLS inside a tunnel is passed through by tcp_proxy chains */
+	if (!lc || over_limit(wl->conf)) {
 		weft_io_free(io);
 		return false;
 	}
@@ -297,7 +315,8 @@ bool wlistener_accept_io(struct wlisteners *ws, const char *name, struct weft_io
 	x->io = io;
 	weft_io_set_ops(io, &hs_ops, x);
 	weft_io_set_high(io, wl->conf->l->buffer_bytes);
-	chain_begin(x);
+	if (weft_io_is_ready(io))
+		chain_begin(x);
 	return true;
 }
 

@@ -4,6 +4,7 @@
 #include "proxy/core/log.h"
 #include "proxy/http/hcm.h"
 #include "proxy/upstream/transport.h"
+#include "proxy/waypoint/hbone_in.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,6 +167,7 @@ int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs 
 	size_t i;
 
 	weft_http_register();
+	weft_hbone_register();
 	managers(w);
 	for (i = 0; s && i < s->n_secrets; i++) {
 		struct weft_path p = {&top, "secrets", (int)i};

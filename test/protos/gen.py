@@ -252,7 +252,8 @@ def lower(s):
 
 WELL_KNOWN = ['Any', 'BoolValue', 'BytesValue', 'DoubleValue', 'Duration', 'Empty', 'FloatValue', 'Int32Value', 'Int64Value', 'ListValue',
               'StringValue', 'Struct', 'Timestamp', 'UInt32Value', 'UInt64Value', 'Value']
-types = sorted(ROOTS + ['google.protobuf.' + w for w in WELL_KNOWN])
+OWN = ['weft.waypoint.Hbone']  # xds/proto/waypoint.proto
+types = sorted(ROOTS + OWN + ['google.protobuf.' + w for w in WELL_KNOWN])
 texts['xds/any_types.def'] = ('/* ANY_TYPE(message, descriptor): what a google.protobuf.Any may hold, by name. test/protos/roots.txt and the well-known\n'
                               ' * types. Written by test/protos/gen.py. */\n' +
                               ''.join('ANY_TYPE("%s", %s__descriptor)\n' % (t, '__'.join(lower(x) for x in t.split('.'))) for t in types))
