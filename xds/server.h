@@ -39,7 +39,8 @@ struct weft_xds_server_conf {
 };
 enum { /* limits towards clients */
        WEFT_XDS_CLIENTS_MAX = 256,
-       WEFT_XDS_STREAMS_MAX = 8,	  /* a client */
+       WEFT_XDS_STREAMS_MAX =
+	       128, /* a client; Envoy opens one for each cluster that is not by ADS */
        WEFT_XDS_REQUEST_MAX = 4 << 20,	  /* bytes */
        WEFT_XDS_RESPONSE_BYTES = 4 << 20, /* about; a larger state comes in several responses */
        WEFT_XDS_NAMES_MAX = 200000,	  /* subscribed by name, a type and stream */

@@ -277,7 +277,8 @@ static void settle(struct xtype *t, const struct batch *b)
 			continue;
 		free(h->bytes);
 		h->bytes = weft_xcalloc(1, h->n + 1);
-		memcpy(h->bytes, b->up[i].bytes, h->n);
+		if (h->n)
+			memcpy(h->bytes, b->up[i].bytes, h->n);
 	}
 }
 
