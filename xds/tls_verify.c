@@ -61,13 +61,20 @@ static const char *leaf_fault(const struct weft_tls_priv *p, SSL *ssl, X509 *lea
 	return NULL;
 }
 
+static enum weft_tls_fault fault_of(int err)
+{
+	return err == X509_V_ERR_HOSTNAME_MISMATCH ? WEFT_TLS_FAULT_SAN
+	       : err == X509_V_ERR_CERT_REJECTED   ? WEFT_TLS_FAULT_HASH
+						   : WEFT_TLS_FAULT_VERIFY;
+}
+
 static int refuse(const struct weft_tls_priv *p, SSL *ssl, X509_STORE_CTX *x, int err,
 		  const char *why)
 {
 	X509_STORE_CTX_set_error(x, err);
 	if (p->untrusted)
 		return 1; /* passes, and counts as not verified */
-	weft_tls_note(ssl, why);
+	weft_tls_note(ssl, fault_of(err), why);
 	return 0;
 }
 

@@ -133,6 +133,16 @@ void weft_io_set_peer(struct weft_io *io, const struct weft_sockaddr *peer);
 struct weft_arena *weft_io_arena(struct weft_io *io); /* of the io; made when first asked */
 struct weft_io_stat weft_io_stat(const struct weft_io *io);
 const char *weft_io_detail(const struct weft_io *io); /* sentence on why it failed; "" */
+/* For Envoy's ssl.* counters: what went wrong with the session, in closed(). */
+enum weft_tls_fault {
+	WEFT_TLS_FAULT_NONE,
+	WEFT_TLS_FAULT_CONNECTION, /* connection_error */
+	WEFT_TLS_FAULT_NO_CERT,	   /* fail_verify_no_cert */
+	WEFT_TLS_FAULT_VERIFY,	   /* fail_verify_error: the chain */
+	WEFT_TLS_FAULT_SAN,	   /* fail_verify_san */
+	WEFT_TLS_FAULT_HASH,	   /* fail_verify_cert_hash: pins */
+};
+enum weft_tls_fault weft_io_tls_fault(const struct weft_io *io);
 const char *weft_io_peer_pem(struct weft_io *io);
 int weft_io_fd(const struct weft_io *io); /* -1: not on a socket of its own */
 

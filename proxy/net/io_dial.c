@@ -192,6 +192,13 @@ void weft_io_set_peer(struct weft_io *io, const struct weft_sockaddr *peer)
 	io->info.remote = io->info.direct_remote = *peer;
 }
 
+enum weft_tls_fault weft_io_tls_fault(const struct weft_io *io)
+{
+	const struct weft_sock *s = io->sock ? weft_sock_of(io) : NULL;
+
+	return s && s->tls ? weft_tls_sess_fault(s->tls) : WEFT_TLS_FAULT_NONE;
+}
+
 const char *weft_io_peer_pem(struct weft_io *io)
 {
 	struct weft_sock *s = io->sock ? weft_sock_of(io) : NULL;

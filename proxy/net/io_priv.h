@@ -106,6 +106,7 @@ ssize_t weft_tls_sess_read(struct weft_tls_sess *t);
 /* 0: all of out is with the kernel; -EAGAIN: the socket is full. */
 int weft_tls_sess_write(struct weft_tls_sess *t, uint64_t *ret_tx);
 int weft_tls_sess_shutdown(struct weft_tls_sess *t);
+enum weft_tls_fault weft_tls_sess_fault(const struct weft_tls_sess *t);
 bool weft_tls_sess_pending(const struct weft_tls_sess *t);
 const struct weft_tls_info *weft_tls_sess_info(struct weft_tls_sess *t);
 const char *weft_tls_sess_alpn(struct weft_tls_sess *t);

@@ -161,6 +161,18 @@ static void add_text(char *dst, size_t cap, const char *s)
 	snprintf(dst + n, cap - n, "%s", s);
 }
 
+/* Of the error that is first in OpenSSL's queue, unless a verify callback said more. */
+static void set_fault(struct weft_tls_sess *t)
+{
+	int why = ERR_GET_REASON(ERR_peek_last_error());
+
+	if (t->fault != WEFT_TLS_FAULT_NONE)
+		return;
+	t->fault = why == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ? WEFT_TLS_FAULT_NO_CERT
+		   : why == SSL_R_CERTIFICATE_VERIFY_FAILED	  ? WEFT_TLS_FAULT_VERIFY
+								  : WEFT_TLS_FAULT_CONNECTION;
+}
+
 static void set_detail(struct weft_tls_sess *t, const char *otherwise)
 {
 	char text[DETAIL] = "TLS_error:";
@@ -168,6 +180,7 @@ static void set_detail(struct weft_tls_sess *t, const char *otherwise)
 	bool any = false;
 	unsigned long c;
 
+	set_fault(t);
 	while ((c = ERR_get_error()) != 0) {
 		const char *lib = ERR_lib_error_string(c), *why = ERR_reason_error_string(c);
 		char code[24];
@@ -192,12 +205,19 @@ static void set_detail(struct weft_tls_sess *t, const char *otherwise)
 	weft_io_set_detail(t->io, text);
 }
 
-void weft_tls_note(struct ssl_st *ssl, const char *text)
+void weft_tls_note(struct ssl_st *ssl, enum weft_tls_fault fault, const char *text)
 {
 	struct weft_tls_sess *t = weft_tls_sess_of(ssl);
 
-	if (t && !t->note)
-		t->note = weft_xstrdup(text);
+	if (!t || t->note)
+		return;
+	t->note = weft_xstrdup(text);
+	t->fault = (uint8_t)fault;
+}
+
+enum weft_tls_fault weft_tls_sess_fault(const struct weft_tls_sess *t)
+{
+	return (enum weft_tls_fault)t->fault;
 }
 
 /* ---- making */
@@ -587,8 +607,9 @@ static int finish(struct weft_tls_sess *t)
 	int err = 0;
 
 	if (t->ids && (!leaf || !weft_tls_ids_match(leaf, t->ids))) {
-		weft_tls_note(t->ssl, leaf ? "verify SAN list: the peer has none of the wanted ids"
-					   : "the peer showed no certificate");
+		weft_tls_note(t->ssl, WEFT_TLS_FAULT_SAN,
+			      leaf ? "verify SAN list: the peer has none of the wanted ids"
+				   : "the peer showed no certificate");
 		set_detail(t, "certificate verify failed");
 		return -EPROTO;
 	}

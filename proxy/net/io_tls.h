@@ -12,7 +12,7 @@ void weft_tls_ctx_setup(struct ssl_ctx_st *ctx);
  * once). Any thread's sessions share them. 0: none. */
 void weft_tls_ctx_cache(struct ssl_ctx_st *ctx, unsigned max);
 /* From a verify callback: why the certificate was refused; ends up in weft_io_detail. */
-void weft_tls_note(struct ssl_st *ssl, const char *text);
+void weft_tls_note(struct ssl_st *ssl, enum weft_tls_fault fault, const char *text);
 /* From an ALPN callback of a server: the list of this session in wire form; NULL: the context's. */
 const uint8_t *weft_tls_session_alpn(struct ssl_st *ssl, size_t *ret_n);
 /* Names in a certificate, newly allocated in a; NULL-terminated, none: an empty list. */

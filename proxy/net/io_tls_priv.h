@@ -21,6 +21,7 @@ struct weft_tls_sess {
 	char *note;
 	struct weft_tls_info *info;
 	char alpn_text[32];
+	uint8_t fault; /* enum weft_tls_fault */
 	bool server, done, closed, notify_sent, in_eof;
 };
 

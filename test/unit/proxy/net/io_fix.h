@@ -24,6 +24,7 @@ struct peer { /* owner of an io under test */
 	struct weft_io *io;
 	int ready, readable, writable, drained, closed;
 	enum weft_io_end why;
+	enum weft_tls_fault fault;
 	int err;
 	char detail[512];
 	uint64_t got, sum; /* bytes taken and a checksum that knows their order */
@@ -97,6 +98,7 @@ static inline void peer_closed(struct weft_io *io, enum weft_io_end why, int err
 	p->closed++;
 	p->why = why;
 	p->err = err;
+	p->fault = weft_io_tls_fault(io);
 	strncpy(p->detail, weft_io_detail(io), sizeof(p->detail) - 1);
 	peer_free(p);
 }

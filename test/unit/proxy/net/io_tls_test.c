@@ -290,6 +290,8 @@ static void test_unknown_ca(void **state)
 	RUN_UNTIL(f->base, f->c.closed && f->s.closed);
 	assert_int_equal(f->c.why, WEFT_IO_TLS);
 	assert_non_null(strstr(f->c.detail, "CERTIFICATE_VERIFY_FAILED"));
+	assert_int_equal(f->c.fault, WEFT_TLS_FAULT_VERIFY);
+	assert_int_equal(f->s.fault, WEFT_TLS_FAULT_CONNECTION);
 	assert_non_null(strstr(f->c.detail, ":TLS_error_end"));
 	assert_int_equal(f->s.why, WEFT_IO_TLS);
 	assert_non_null(strstr(f->s.detail, "TLSV1_ALERT_"));
@@ -308,6 +310,7 @@ static void test_no_client_cert(void **state)
 	assert_int_equal(f->s.why, WEFT_IO_TLS);
 	assert_int_equal(f->s.ready, 0);
 	assert_non_null(strstr(f->s.detail, "PEER_DID_NOT_RETURN_A_CERTIFICATE"));
+	assert_int_equal(f->s.fault, WEFT_TLS_FAULT_NO_CERT);
 	/* with TLS 1.3 the client learns it after its own end of the handshake */
 	assert_non_null(strstr(f->c.detail, "CERTIFICATE_REQUIRED"));
 }
@@ -324,6 +327,7 @@ static void test_wrong_id(void **state)
 	RUN_UNTIL(f->base, f->c.closed && f->s.closed);
 	assert_int_equal(f->c.why, WEFT_IO_TLS);
 	assert_non_null(strstr(f->c.detail, "verify SAN list"));
+	assert_int_equal(f->c.fault, WEFT_TLS_FAULT_SAN);
 	assert_int_equal(f->s.got, 0);
 }
 
