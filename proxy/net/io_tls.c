@@ -2,12 +2,10 @@
 
 #include "proxy/core/arena.h"
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,7 +19,6 @@ enum {
 	SWAP_BYTES = 32 << 10, /* a longer rest keeps the thread's buffer instead of a copy */
 	WRITE_TURN = 1 << 20,
 	RESERVE_MIN = 976,
-	DETAIL = 512,
 };
 
 /* Of a thread; nothing in it outlives one call. */
@@ -140,84 +137,6 @@ static struct scratch *scratch_get(void)
 	if (!scratch->out)
 		scratch->out = weft_xrealloc(NULL, OUT_BYTES + OUT_SLACK);
 	return scratch;
-}
-
-/* ---- why it failed, in Envoy's form: "TLS_error:|code:library:function:REASON...:TLS_error_end"
- */
-
-static void add_upper(char *dst, size_t cap, const char *s)
-{
-	size_t n = strlen(dst);
-
-	for (; *s && n + 1 < cap; s++)
-		dst[n++] = *s == ' ' ? '_' : (char)toupper((unsigned char)*s);
-	dst[n] = 0;
-}
-
-static void add_text(char *dst, size_t cap, const char *s)
-{
-	size_t n = strlen(dst);
-
-	snprintf(dst + n, cap - n, "%s", s);
-}
-
-/* Of the error that is first in OpenSSL's queue, unless a verify callback said more. */
-static void set_fault(struct weft_tls_sess *t)
-{
-	int why = ERR_GET_REASON(ERR_peek_last_error());
-
-	if (t->fault != WEFT_TLS_FAULT_NONE)
-		return;
-	t->fault = why == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ? WEFT_TLS_FAULT_NO_CERT
-		   : why == SSL_R_CERTIFICATE_VERIFY_FAILED	  ? WEFT_TLS_FAULT_VERIFY
-								  : WEFT_TLS_FAULT_CONNECTION;
-}
-
-static void set_detail(struct weft_tls_sess *t, const char *otherwise)
-{
-	char text[DETAIL] = "TLS_error:";
-	long v = SSL_get_verify_result(t->ssl);
-	bool any = false;
-	unsigned long c;
-
-	set_fault(t);
-	while ((c = ERR_get_error()) != 0) {
-		const char *lib = ERR_lib_error_string(c), *why = ERR_reason_error_string(c);
-		char code[24];
-
-		snprintf(code, sizeof(code), "|%lu:", c);
-		add_text(text, sizeof(text) - 20, code);
-		add_text(text, sizeof(text) - 20, lib ? lib : "");
-		add_text(text, sizeof(text) - 20, "::");
-		add_upper(text, sizeof(text) - 20, why ? why : "");
-		any = true;
-	}
-	if (!any) {
-		add_text(text, sizeof(text) - 20, "|");
-		add_text(text, sizeof(text) - 20, otherwise);
-	}
-	if (t->note || v != X509_V_OK) {
-		add_text(text, sizeof(text) - 20, ":");
-		add_text(text, sizeof(text) - 20,
-			 t->note ? t->note : X509_verify_cert_error_string(v));
-	}
-	add_text(text, sizeof(text), ":TLS_error_end");
-	weft_io_set_detail(t->io, text);
-}
-
-void weft_tls_note(struct ssl_st *ssl, enum weft_tls_fault fault, const char *text)
-{
-	struct weft_tls_sess *t = weft_tls_sess_of(ssl);
-
-	if (!t || t->note)
-		return;
-	t->note = weft_xstrdup(text);
-	t->fault = (uint8_t)fault;
-}
-
-enum weft_tls_fault weft_tls_sess_fault(const struct weft_tls_sess *t)
-{
-	return (enum weft_tls_fault)t->fault;
 }
 
 /* ---- making */
@@ -445,7 +364,7 @@ static int write_record(struct weft_tls_sess *t, struct evbuffer *out, uint64_t 
 	}
 	r = SSL_write(t->ssl, p, (int)n);
 	if (r <= 0) {
-		set_detail(t, "write");
+		weft_tls_set_detail(t, "write");
 		return -EPROTO;
 	}
 	*ret_tx += (uint64_t)r;
@@ -533,7 +452,7 @@ static int ssl_failed(struct weft_tls_sess *t, const char *what)
 	unsigned long c = ERR_peek_last_error();
 	bool alert = ERR_GET_LIB(c) == ERR_LIB_SSL && ERR_GET_REASON(c) > SSL_AD_REASON_OFFSET;
 
-	set_detail(t, what);
+	weft_tls_set_detail(t, what);
 	ERR_clear_error();
 	if (scratch->out_owner != t)
 		(void)flush_pending(t); /* our alert, as far as the socket takes it */
@@ -610,7 +529,7 @@ static int finish(struct weft_tls_sess *t)
 		weft_tls_note(t->ssl, WEFT_TLS_FAULT_SAN,
 			      leaf ? "verify SAN list: the peer has none of the wanted ids"
 				   : "the peer showed no certificate");
-		set_detail(t, "certificate verify failed");
+		weft_tls_set_detail(t, "certificate verify failed");
 		return -EPROTO;
 	}
 	t->done = true;
@@ -637,7 +556,7 @@ int weft_tls_sess_handshake(struct weft_tls_sess *t)
 			return 0;
 		if (r <= 0) {
 			ERR_clear_error();
-			set_detail(t, "connection closed in the handshake");
+			weft_tls_set_detail(t, "connection closed in the handshake");
 			return r < 0 ? r : -ECONNRESET;
 		}
 	}

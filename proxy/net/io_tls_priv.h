@@ -26,6 +26,8 @@ struct weft_tls_sess {
 };
 
 struct weft_tls_sess *weft_tls_sess_of(SSL *ssl);
+/* io_tls_fault.c: from OpenSSL's queue of errors; otherwise: what to say where it is empty */
+void weft_tls_set_detail(struct weft_tls_sess *t, const char *otherwise);
 /* io_tls_cache.c */
 void weft_tls_cache_use(struct weft_tls_sess *t);
 /* io_tls_info.c */
