@@ -170,7 +170,7 @@ size_t weft_io_high(const struct weft_io *io);
 
 /* splice(2) both ways between two plain sockets: no bytes in user space. Both must be fresh of
  * bytes in `in`. 0, or -ENOTSUP (TLS, tunnels). done() with each side's end; counts go to
- * weft_io_stat. */
+ * weft_io_stat. The process must ignore SIGPIPE: splice(2) has no flag against it. */
 int weft_io_splice(struct weft_io *a, struct weft_io *b,
 		   void (*done)(void *owner, enum weft_io_end a_end, enum weft_io_end b_end),
 		   void *owner, unsigned idle_ms);
