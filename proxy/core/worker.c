@@ -172,12 +172,24 @@ void weft_worker_post(struct weft_worker *w, void (*fn)(struct weft_worker *w, v
 		wake(w);
 }
 
+static _Thread_local struct weft_worker *self;
+
+struct weft_worker *weft_worker_self(void)
+{
+	return self;
+}
+
 int weft_worker_run(struct weft_worker *w)
 {
-	while (!atomic_load(&w->priv->stop))
+	struct weft_worker *before = self;
+	int r = 0;
+
+	self = w;
+	while (!r && !atomic_load(&w->priv->stop))
 		if (event_base_loop(w->base, EVLOOP_NO_EXIT_ON_EMPTY) < 0)
-			return -EIO;
-	return 0;
+			r = -EIO;
+	self = before;
+	return r;
 }
 
 void weft_worker_stop(struct weft_worker *w)

@@ -22,6 +22,7 @@ void weft_worker_post(struct weft_worker *w, void (*fn)(struct weft_worker *w, v
 		      void *arg);
 int weft_worker_run(struct weft_worker *w);   /* the loop, on the calling thread, until stop */
 void weft_worker_stop(struct weft_worker *w); /* any thread */
+struct weft_worker *weft_worker_self(void);   /* whose loop runs on this thread; NULL: none */
 void weft_worker_join(struct weft_worker *w);
 void weft_worker_free(struct weft_worker *w); /* after join; pending posts are run first */
 /* What a part of the program keeps for each worker: zeroed, made when first asked for, by the

@@ -42,5 +42,7 @@ int weft_access_filter_prepare(struct weft_cfg *c, const struct weft_path *at,
 			       const Envoy__Config__Accesslog__V3__AccessLogFilter *m,
 			       const struct weft_access_filter **ret);
 bool weft_access_filter_match(const struct weft_access_filter *f, const struct weft_format_in *in);
+/* From now on files of loggers are not opened when they are prepared: --mode validate. */
+void weft_access_logs_check_only(void);
 void weft_access_logs_reopen(void); /* SIGUSR1, /reopen_logs: main thread */
-void weft_access_logs_flush(void);  /* before exit */
+void weft_access_logs_flush(void);  /* before exit, when the workers have ended */

@@ -2,6 +2,7 @@
  * operators. */
 #include "proxy/l4/format_priv.h"
 
+#include "xds/tls_conf.h"
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -9,11 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPS_MAX = 512, JSON_DEPTH_MAX = 16 };
+enum {
+	OPS_MAX = 512,
+	JSON_DEPTH_MAX = 16,
+	FIRST_BYTES = 2048, /* on the stack */
+	TEXT_MAX = 1 << 20  /* bytes a format may give */
+};
 
 struct jnode { /* of a JSON format */
 	enum { J_OPS, J_OBJECT, J_ARRAY, J_LITERAL } kind;
 	const char *key; /* escaped, quoted, with its colon; NULL in arrays */
+	size_t key_n;
 	const struct fop *ops;
 	size_t n;
 	const struct jnode *child;
@@ -24,6 +31,7 @@ struct weft_format {
 	size_t n;
 	const struct jnode *json; /* NULL: text */
 	bool omit_empty, newline;
+	bool strings; /* JSON: no other type */
 	const char *content_type;
 };
 
@@ -143,6 +151,7 @@ static int json_object(struct weft_cfg *c, const struct weft_path *at,
 
 		child[i].key =
 			weft_arena_printf(c->arena, "%s:", quoted(c->arena, s->fields[i]->key));
+		child[i].key_n = strlen(child[i].key);
 		err |= json_value(c, &p, s->fields[i]->value, &child[i], depth + 1);
 	}
 	return err;
@@ -199,17 +208,25 @@ int weft_format_prepare(struct weft_cfg *c, const struct weft_path *at, const ch
 	return parse(c, at, text, &f->ops, &f->n);
 }
 
-int weft_format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
-			     const Google__Protobuf__Struct *s, const struct weft_format **ret)
+int format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
+			const Google__Protobuf__Struct *s, bool strings,
+			const struct weft_format **ret)
 {
 	struct weft_format *f = weft_arena_alloc(c->arena, sizeof(*f));
 	struct jnode *root = weft_arena_alloc(c->arena, sizeof(*root));
 
 	f->json = root;
 	f->newline = true;
+	f->strings = strings;
 	f->content_type = "application/json";
 	*ret = f;
 	return json_object(c, at, s, root, 0);
+}
+
+int weft_format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
+			     const Google__Protobuf__Struct *s, const struct weft_format **ret)
+{
+	return format_prepare_json(c, at, s, false, ret);
 }
 
 int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
@@ -217,7 +234,8 @@ int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
 			    const struct weft_format **ret)
 {
 	struct weft_path pt = {at, "text_format", -1}, pj = {at, "json_format", -1},
-			 ps = {at, "text_format_source", -1}, pi = {&ps, "inline_string", -1};
+			 ps = {at, "text_format_source", -1};
+	const char *text;
 	struct weft_format *f;
 	int err;
 
@@ -226,10 +244,10 @@ int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
 		err = weft_format_prepare(c, &pt, m->text_format, ret);
 		break;
 	case ENVOY__CONFIG__CORE__V3__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT_SOURCE:
-		if (m->text_format_source->specifier_case !=
-		    ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_STRING)
-			return weft_cfg_fail(c, &ps, "must have inline_string");
-		err = weft_format_prepare(c, &pi, m->text_format_source->inline_string, ret);
+		text = weft_data_source(c, &ps, m->text_format_source, "format", NULL);
+		if (!text)
+			return -EINVAL;
+		err = weft_format_prepare(c, &ps, text, ret);
 		break;
 	case ENVOY__CONFIG__CORE__V3__SUBSTITUTION_FORMAT_STRING__FORMAT_JSON_FORMAT:
 		err = weft_format_prepare_json(c, &pj, m->json_format, ret);
@@ -273,7 +291,7 @@ static void read_op(const struct fop *op, const struct weft_format_in *in, struc
 		v->n = op->max;
 }
 
-static void json_text(struct evbuffer *out, const char *s, size_t n)
+static void json_text(struct fbuf *out, const char *s, size_t n)
 {
 	size_t i, from = 0;
 	char esc[8];
@@ -293,86 +311,95 @@ static void json_text(struct evbuffer *out, const char *s, size_t n)
 			snprintf(esc, sizeof(esc), "\\u%04x", ch);
 			e = esc;
 		}
-		evbuffer_add(out, s + from, i - from);
-		evbuffer_add(out, e, strlen(e));
+		fbuf_add(out, s + from, i - from);
+		fbuf_add(out, e, strlen(e));
 		from = i + 1;
 	}
-	evbuffer_add(out, s + from, n - from);
+	fbuf_add(out, s + from, n - from);
 }
 
-static void json_struct(struct evbuffer *out, const Google__Protobuf__Value *v, unsigned depth)
+static void json_struct(struct fbuf *out, const Google__Protobuf__Value *v, unsigned depth)
 {
 	size_t i;
 
 	if (depth > JSON_DEPTH_MAX) {
-		evbuffer_add(out, "null", 4);
+		fbuf_add(out, "null", 4);
 		return;
 	}
 	switch (v->kind_case) {
 	case GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE:
-		evbuffer_add(out, "\"", 1);
+		fbuf_add(out, "\"", 1);
 		json_text(out, v->string_value, strlen(v->string_value));
-		evbuffer_add(out, "\"", 1);
+		fbuf_add(out, "\"", 1);
 		return;
 	case GOOGLE__PROTOBUF__VALUE__KIND_NUMBER_VALUE:
-		if (v->number_value == floor(v->number_value) && fabs(v->number_value) < 1e15)
-			evbuffer_add_printf(out, "%.0f", v->number_value);
-		else
-			evbuffer_add_printf(out, "%.17g", v->number_value);
+		put_double(out, v->number_value);
 		return;
 	case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE:
-		evbuffer_add_printf(out, v->bool_value ? "true" : "false");
+		fbuf_add(out, v->bool_value ? "true" : "false", v->bool_value ? 4 : 5);
 		return;
 	case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE:
-		evbuffer_add(out, "{", 1);
+		fbuf_add(out, "{", 1);
 		for (i = 0; i < v->struct_value->n_fields; i++) {
 			const char *k = v->struct_value->fields[i]->key;
 
-			evbuffer_add(out, i ? ",\"" : "\"", i ? 2 : 1);
+			fbuf_add(out, i ? ",\"" : "\"", i ? 2 : 1);
 			json_text(out, k, strlen(k));
-			evbuffer_add(out, "\":", 2);
+			fbuf_add(out, "\":", 2);
 			json_struct(out, v->struct_value->fields[i]->value, depth + 1);
 		}
-		evbuffer_add(out, "}", 1);
+		fbuf_add(out, "}", 1);
 		return;
 	case GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE:
-		evbuffer_add(out, "[", 1);
+		fbuf_add(out, "[", 1);
 		for (i = 0; i < v->list_value->n_values; i++) {
 			if (i)
-				evbuffer_add(out, ",", 1);
+				fbuf_add(out, ",", 1);
 			json_struct(out, v->list_value->values[i], depth + 1);
 		}
-		evbuffer_add(out, "]", 1);
+		fbuf_add(out, "]", 1);
 		return;
 	default:
-		evbuffer_add(out, "null", 4);
+		fbuf_add(out, "null", 4);
 	}
 }
 
-static void text_value(struct evbuffer *out, const struct fval *v, bool omit_empty)
+static void text_value(struct fbuf *out, const struct fval *v, bool omit_empty)
 {
 	switch (v->kind) {
 	case FV_STRING:
-		evbuffer_add(out, v->s, v->n);
+		fbuf_add(out, v->s, v->n);
 		break;
 	case FV_NUMBER:
-		evbuffer_add_printf(out, "%lld", (long long)v->num);
+		fbuf_number(out, v->num);
 		break;
 	case FV_STRUCT:
 		if (v->v->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE)
-			evbuffer_add(out, v->v->string_value, strlen(v->v->string_value));
+			fbuf_add(out, v->v->string_value, strlen(v->v->string_value));
 		else
 			json_struct(out, v->v, 0);
 		break;
 	default:
 		if (!omit_empty)
-			evbuffer_add(out, "-", 1);
+			fbuf_add(out, "-", 1);
 	}
+}
+
+/* A struct inside a JSON string: its quotes are escaped. */
+static void json_quoted(struct fbuf *out, const struct fval *v)
+{
+	char first[FIRST_BYTES];
+	struct fbuf b = {.p = first, .cap = sizeof(first), .max = TEXT_MAX};
+
+	text_value(&b, v, false);
+	json_text(out, b.p, b.n);
+	if (b.heap)
+		free(b.p);
 }
 
 /* false: an empty value that is left out. */
 static bool json_node(const struct weft_format *f, const struct jnode *j,
-		      const struct weft_format_in *in, struct evbuffer *out)
+		      const struct weft_format_in *in, struct fbuf *out)
 {
 	struct fval v;
 	size_t i;
@@ -380,60 +407,60 @@ static bool json_node(const struct weft_format *f, const struct jnode *j,
 
 	switch (j->kind) {
 	case J_LITERAL:
-		evbuffer_add(out, j->literal, strlen(j->literal));
+		fbuf_add(out, j->literal, strlen(j->literal));
 		return true;
 	case J_OBJECT:
 	case J_ARRAY:
-		evbuffer_add(out, j->kind == J_OBJECT ? "{" : "[", 1);
+		fbuf_add(out, j->kind == J_OBJECT ? "{" : "[", 1);
 		for (i = 0; i < j->n; i++) {
-			struct evbuffer *one = evbuffer_new();
+			size_t before = out->n;
 
-			if (json_node(f, &j->child[i], in, one)) {
-				if (any)
-					evbuffer_add(out, ",", 1);
+			if (any)
+				fbuf_add(out, ",", 1);
+			if (j->child[i].key)
+				fbuf_add(out, j->child[i].key, j->child[i].key_n);
+			if (json_node(f, &j->child[i], in, out))
 				any = true;
-				if (j->child[i].key)
-					evbuffer_add(out, j->child[i].key, strlen(j->child[i].key));
-				evbuffer_add_buffer(out, one);
-			}
-			evbuffer_free(one);
+			else
+				out->n = before;
 		}
-		evbuffer_add(out, j->kind == J_OBJECT ? "}" : "]", 1);
+		fbuf_add(out, j->kind == J_OBJECT ? "}" : "]", 1);
 		return true;
 	case J_OPS:
 		break;
 	}
-	if (j->n == 1) { /* a lone operator keeps its type */
+	if (j->n == 1 && !f->strings) { /* a lone operator keeps its type */
 		read_op(&j->ops[0], in, &v);
 		if (v.kind == FV_NONE) {
 			if (f->omit_empty)
 				return false;
-			evbuffer_add(out, "null", 4);
+			fbuf_add(out, "null", 4);
 		} else if (v.kind == FV_NUMBER) {
-			evbuffer_add_printf(out, "%lld", (long long)v.num);
+			fbuf_number(out, v.num);
 		} else if (v.kind == FV_STRUCT) {
 			json_struct(out, v.v, 0);
 		} else {
-			evbuffer_add(out, "\"", 1);
+			fbuf_add(out, "\"", 1);
 			json_text(out, v.s, v.n);
-			evbuffer_add(out, "\"", 1);
+			fbuf_add(out, "\"", 1);
 		}
 		return true;
 	}
-	evbuffer_add(out, "\"", 1);
+	fbuf_add(out, "\"", 1);
 	for (i = 0; i < j->n; i++) {
 		read_op(&j->ops[i], in, &v);
 		if (v.kind == FV_STRING)
 			json_text(out, v.s, v.n);
+		else if (v.kind == FV_STRUCT)
+			json_quoted(out, &v);
 		else
 			text_value(out, &v, f->omit_empty);
 	}
-	evbuffer_add(out, "\"", 1);
+	fbuf_add(out, "\"", 1);
 	return true;
 }
 
-void weft_format_write(const struct weft_format *f, const struct weft_format_in *in,
-		       struct evbuffer *out)
+void format_put(const struct weft_format *f, const struct weft_format_in *in, struct fbuf *out)
 {
 	struct fval v;
 	size_t i;
@@ -441,40 +468,54 @@ void weft_format_write(const struct weft_format *f, const struct weft_format_in 
 	if (f->json) {
 		json_node(f, f->json, in, out);
 		if (f->newline)
-			evbuffer_add(out, "\n", 1);
+			fbuf_add(out, "\n", 1);
 		return;
 	}
 	for (i = 0; i < f->n; i++) {
+		if (!f->ops[i].read) {
+			fbuf_add(out, f->ops[i].s, f->ops[i].n);
+			continue;
+		}
 		read_op(&f->ops[i], in, &v);
 		text_value(out, &v, f->omit_empty);
 	}
 }
 
+void weft_format_write(const struct weft_format *f, const struct weft_format_in *in,
+		       struct evbuffer *out)
+{
+	char first[FIRST_BYTES];
+	struct fbuf b = {.p = first, .cap = sizeof(first), .max = TEXT_MAX};
+
+	format_put(f, in, &b);
+	evbuffer_add(out, b.p, b.n);
+	if (b.heap)
+		free(b.p);
+}
+
 const char *weft_format_string(const struct weft_format *f, const struct weft_format_in *in,
 			       struct weft_arena *a, size_t *ret_n, bool *ret_empty)
 {
-	struct evbuffer *out = evbuffer_new();
+	char first[FIRST_BYTES], *s;
+	struct fbuf b = {.p = first, .cap = sizeof(first), .max = TEXT_MAX};
 	struct fval v;
-	char *s;
 	size_t i;
 
 	*ret_empty = true;
 	if (f->json) {
 		*ret_empty = false;
-		json_node(f, f->json, in, out);
-		if (f->newline)
-			evbuffer_add(out, "\n", 1);
+		format_put(f, in, &b);
 	}
 	for (i = 0; !f->json && i < f->n; i++) {
 		read_op(&f->ops[i], in, &v);
 		if (v.kind != FV_NONE)
 			*ret_empty = false;
-		text_value(out, &v,
+		text_value(&b, &v,
 			   true); /* header values have nothing in the place of what is empty */
 	}
-	*ret_n = evbuffer_get_length(out);
-	s = weft_arena_alloc(a, *ret_n + 1);
-	evbuffer_remove(out, s, *ret_n);
-	evbuffer_free(out);
+	*ret_n = b.n;
+	s = weft_arena_strndup(a, b.p, b.n);
+	if (b.heap)
+		free(b.p);
 	return s;
 }

@@ -527,24 +527,60 @@ static const char *const grpc_snake[] = {"OK",
 					 "UNAUTHENTICATED"};
 enum { G_CAMEL, G_SNAKE, G_NUMBER };
 
-static void op_grpc(const struct fop *op, const struct weft_format_in *in, struct fval *v)
+static int of_http(int status)
+{
+	switch (status) {
+	case 400:
+		return 13;
+	case 401:
+		return 16;
+	case 403:
+		return 7;
+	case 404:
+		return 12;
+	case 429:
+	case 502:
+	case 503:
+	case 504:
+		return 14;
+	default:
+		return 2;
+	}
+}
+
+int format_grpc_status(const struct weft_format_in *in)
 {
 	const struct weft_header *h =
 		in->trailers ? weft_headers_get(in->trailers, WEFT_H_GRPC_STATUS) : NULL;
-	unsigned long n;
-	char *end;
+	unsigned n = 0;
+	uint32_t i;
 
 	if (!h && in->resp)
 		h = weft_headers_get(in->resp, WEFT_H_GRPC_STATUS);
 	if (!h || !h->value_len)
-		return;
-	n = strtoul(h->value, &end, 10);
-	if (*end || n > 16 || op->arg == G_NUMBER) {
-		if (!*end)
-			num(v, (int64_t)n);
-		return;
+		return in->info && in->info->status > 0 ? of_http(in->info->status) : -1;
+	for (i = 0; i < h->value_len; i++) {
+		if (!isdigit((unsigned char)h->value[i]) || i == 6)
+			return 2;
+		n = n * 10 + (unsigned)(h->value[i] - '0');
 	}
-	str(v, op->arg == G_SNAKE ? grpc_snake[n] : grpc_names[n]);
+	return (int)n;
+}
+
+static void op_grpc(const struct fop *op, const struct weft_format_in *in, struct fval *v)
+{
+	int n;
+
+	if (!in->req ||
+	    strncmp(weft_headers_value(in->req, WEFT_H_CONTENT_TYPE), "application/grpc", 16))
+		return;
+	n = format_grpc_status(in);
+	if (n < 0)
+		return;
+	if (n > 16 || op->arg == G_NUMBER)
+		num(v, n);
+	else
+		str(v, op->arg == G_SNAKE ? grpc_snake[n] : grpc_names[n]);
 }
 
 static void op_fixed(const struct fop *op, const struct weft_format_in *in, struct fval *v)

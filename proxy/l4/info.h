@@ -33,6 +33,7 @@ struct weft_info {
 	uint64_t flags;			 /* 1 << enum weft_flag */
 	enum weft_http protocol;	 /* 0: TCP */
 	int status;			 /* sent to the client; 0: none */
+	bool health_check;		 /* of Envoy's kind: access logs may leave it out */
 	const char *details;		 /* response code details, NULL: none; no spaces */
 	const char *termination_details; /* connection_termination_details; NULL */
 	uint64_t rx_bytes, tx_bytes;	 /* bodies */

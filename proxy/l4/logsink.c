@@ -1,104 +1,18 @@
-/* The writing half of accesslog.h: a buffer a thread, one write of whole lines, and never a wait
- * for the target. */
+/* The writing half of accesslog.h: a buffer a thread, one write of whole lines. */
+#include "proxy/l4/logsink.h"
 #include "proxy/core/arena.h"
-#include "proxy/core/log.h"
 #include "proxy/core/stat.h"
 #include "proxy/core/worker.h"
 #include "proxy/l4/accesslog.h"
 
-#include <errno.h>
 #include <event2/event.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <uthash.h>
 #include <xxhash.h>
 
 enum { BUDGET_IDLE_S = 60, BUDGETS_MAX = 16384 };
-
-enum sink_kind {
-	SINK_FILE,   /* a disk does not make a non-blocking writer wait: any size */
-	SINK_PIPE,   /* non-blocking, pieces a pipe takes whole or not at all */
-	SINK_SOCKET, /* MSG_DONTWAIT */
-	SINK_POLL    /* could not be made non-blocking: asked before each piece */
-};
-struct weft_log_sink {
-	int fd;
-	enum sink_kind kind;
-};
-
-/* Another file description of the same pipe or terminal: O_NONBLOCK on ours must not change our
- * parent's. */
-static int reopen_nonblock(int fd)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-}
-
-int weft_log_sink_open(const char *target, struct weft_log_sink **ret, struct weft_err *reterr)
-{
-	struct weft_log_sink *s;
-	struct stat st;
-	int fd, again;
-
-	if (strcmp(target, "-") == 0)
-		fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
-	else
-		fd = open(target, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-			  0640);
-	if (fd < 0 || fstat(fd, &st)) {
-		int err = errno;
-
-		if (fd >= 0)
-			close(fd);
-		return weft_fail(reterr, NULL, err, "access log \"%s\": %s", target, strerror(err));
-	}
-	s = weft_xcalloc(1, sizeof(*s));
-	s->fd = fd;
-	if (S_ISREG(st.st_mode)) {
-		s->kind = SINK_FILE;
-	} else if (S_ISSOCK(st.st_mode)) {
-		s->kind = SINK_SOCKET;
-	} else if (fcntl(fd, F_GETFL) & O_NONBLOCK) {
-		s->kind = SINK_PIPE;
-	} else if ((again = reopen_nonblock(fd)) >= 0) {
-		close(fd);
-		s->fd = again;
-		s->kind = SINK_PIPE;
-	} else {
-		s->kind = SINK_POLL;
-	}
-	*ret = s;
-	return 0;
-}
-
-void weft_log_sink_free(struct weft_log_sink *s)
-{
-	if (!s)
-		return;
-	close(s->fd);
-	free(s);
-}
-
-static ssize_t sink_write(const struct weft_log_sink *s, const char *p, size_t n)
-{
-	struct pollfd pfd = {.fd = s->fd, .events = POLLOUT};
-
-	if (s->kind == SINK_SOCKET)
-		return send(s->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (s->kind == SINK_POLL && (poll(&pfd, 1, 0) != 1 || !(pfd.revents & POLLOUT))) {
-		errno = EAGAIN;
-		return -1;
-	}
-	return write(s->fd, p, n);
-}
 
 struct budget {
 	uint64_t id; /* seeded hash of the workload, so that names cannot be made to collide */
@@ -119,43 +33,15 @@ struct weft_access_log {
 	char buf[WEFT_ACCESS_BUFFER];
 };
 
-static size_t whole_lines(const char *p, size_t n, size_t max)
-{
-	const char *nl;
-
-	if (n <= max)
-		return n;
-	nl = memrchr(p, '\n', max);
-	return nl ? (size_t)(nl - p) + 1 : max;
-}
-
-static unsigned count_lines(const char *p, size_t n)
-{
-	unsigned lines = 0;
-
-	for (const char *end = p + n; p < end && (p = memchr(p, '\n', (size_t)(end - p))); p++)
-		lines++;
-	return lines;
-}
-
 void weft_access_log_flush(struct weft_access_log *l)
 {
-	size_t at = 0, max = l->sink->kind == SINK_FILE ? sizeof(l->buf) : WEFT_ACCESS_LINE_MAX;
+	size_t at;
 
 	event_del(l->flush);
-	while (at < l->n) {
-		size_t n = whole_lines(l->buf + at, l->n - at, max);
-		ssize_t done = sink_write(l->sink, l->buf + at, n);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0) {
-			/* blocked, full or gone: these lines are lost, traffic goes on */
-			weft_stat_add(l->lost, count_lines(l->buf + at, l->n - at));
-			break;
-		}
-		at += (size_t)done;
-	}
+	at = weft_log_sink_put(l->sink, l->buf, l->n);
+	/* blocked, full or gone: these lines are lost, traffic goes on */
+	if (at < l->n)
+		weft_stat_add(l->lost, weft_log_lines(l->buf + at, l->n - at));
 	l->n = 0;
 }
 
