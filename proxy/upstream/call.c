@@ -21,7 +21,7 @@ struct weft_call {
 	struct evbuffer *body, *got; /* body NULL: none */
 	size_t body_max;
 	int status;
-	bool timed_out;
+	bool timed_out, told;
 	enum weft_reset why;
 	char detail[128];
 	struct event timer;
@@ -64,7 +64,7 @@ static void outcome(struct weft_call *c)
 	}
 }
 
-static void finish(struct weft_call *c)
+static void tell(struct weft_call *c)
 {
 	struct weft_call_result r = {.status = c->status,
 				     .headers = c->status ? c->answer : NULL,
@@ -73,7 +73,14 @@ static void finish(struct weft_call *c)
 				     .detail = c->detail,
 				     .why = c->why};
 
-	/* The place is free before the owner may ask for another one. */
+	outcome(c);
+	c->told = true;
+	c->done(c->owner, &r);
+}
+
+/* Failed: the place is free before the owner may ask for another one. */
+static void finish(struct weft_call *c)
+{
 	if (c->x) {
 		weft_exchange_reset(c->x, WEFT_RESET_LOCAL);
 		c->x = NULL;
@@ -82,9 +89,18 @@ static void finish(struct weft_call *c)
 		weft_lease_done(c->lease);
 		c->lease = NULL;
 	}
-	outcome(c);
-	c->done(c->owner, &r);
+	tell(c);
 	call_free(c);
+}
+
+/* The answer is whole. Its exchange ends by itself, so that the connection can be used again; one
+ * whose request is still on its way, unread, is not waited for long. */
+static void answered(struct weft_call *c)
+{
+	static const struct timeval tail = {1, 0};
+
+	evtimer_add(&c->timer, &tail);
+	tell(c);
 }
 
 static void fail(struct weft_call *c, enum weft_reset why, const char *detail)
@@ -105,7 +121,7 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 	*c->answer = *h;
 	c->status = weft_headers_status(h);
 	if (end)
-		finish(c);
+		answered(c);
 }
 
 static void x_data(struct weft_exchange *x, struct evbuffer *b, bool end)
@@ -118,7 +134,7 @@ static void x_data(struct weft_exchange *x, struct evbuffer *b, bool end)
 	}
 	evbuffer_add_buffer(c->got, b);
 	if (end)
-		finish(c);
+		answered(c);
 }
 
 static void x_trailers(struct weft_exchange *x, struct weft_headers *h)
@@ -126,7 +142,7 @@ static void x_trailers(struct weft_exchange *x, struct weft_headers *h)
 	struct weft_call *c = weft_exchange_user(x);
 
 	c->trailers = h;
-	finish(c);
+	answered(c);
 }
 
 static void x_reset(struct weft_exchange *x, enum weft_reset why)
@@ -144,15 +160,19 @@ static void x_reset(struct weft_exchange *x, enum weft_reset why)
 	struct weft_call *c = weft_exchange_user(x);
 
 	c->x = NULL;
-	fail(c, why, text[why]);
+	if (c->told)
+		call_free(c);
+	else
+		fail(c, why, text[why]);
 }
 
-/* finish() takes the exchange's end before this: it comes only when the request's end was last. */
 static void x_done(struct weft_exchange *x)
 {
 	struct weft_call *c = weft_exchange_user(x);
 
 	c->x = NULL;
+	if (c->told)
+		call_free(c);
 }
 
 static void x_writable(struct weft_exchange *x)
@@ -209,6 +229,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct weft_call *c = arg;
 
+	if (c->told) {
+		call_free(c);
+		return;
+	}
 	if (c->detail[0]) { /* failed before it began */
 		finish(c);
 		return;

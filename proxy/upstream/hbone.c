@@ -10,7 +10,6 @@
 #include <string.h>
 
 enum {
-	HBONE_PORT = 15008,
 	HBONE_STREAMS_MAX = 100, /* of one tunnel, as node proxies do */
 	HBONE_IDLE_S = 300,
 };
@@ -57,71 +56,6 @@ static const struct weft_session_conf conf = {
 	       .ping_interval_ms = 10000,
 	       .ping_timeout_ms = 20000},
 };
-
-/* ---- what is wanted */
-
-static const Google__Protobuf__Struct *hbone_metadata(const Envoy__Config__Core__V3__Metadata *md)
-{
-	for (size_t i = 0; md && i < md->n_filter_metadata; i++)
-		if (!strcmp(md->filter_metadata[i]->key, "weft.hbone"))
-			return md->filter_metadata[i]->value;
-	return NULL;
-}
-
-bool weft_tunnel_want(const struct weft_take *how, const struct weft_host *h,
-		      struct tunnel_want *ret)
-{
-	const Google__Protobuf__Struct *s = hbone_metadata(how->metadata);
-
-	*ret = (struct tunnel_want){0};
-	for (size_t i = 0; s && i < s->n_fields; i++) {
-		const char *k = s->fields[i]->key;
-		const Google__Protobuf__Value *v = s->fields[i]->value;
-		bool text = v && v->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE;
-
-		if (!strcmp(k, "tunnel") && text)
-			ret->peer = v->string_value;
-		else if (!strcmp(k, "tunnel") && v &&
-			 v->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_NUMBER_VALUE)
-			ret->peer_port = v->number_value;
-		else if (!strcmp(k, "authority") && text)
-			ret->authority = v->string_value;
-		else if (!strcmp(k, "identity") && text)
-			ret->identity = v->string_value;
-	}
-	if (s && !ret->authority)
-		ret->authority = h->text;
-	if (how->tunnel)
-		ret->authority = how->tunnel;
-	if (how->identity)
-		ret->identity = how->identity;
-	return ret->authority;
-}
-
-static int port_of(const char *s, uint16_t *ret)
-{
-	char *end;
-	unsigned long v = strtoul(s, &end, 10);
-
-	if (*s < '0' || *s > '9' || *end || v < 1 || v > 65535)
-		return -EINVAL;
-	*ret = (uint16_t)v;
-	return 0;
-}
-
-static int peer_addr(const struct hbone_ask *ask, struct weft_sockaddr *ret)
-{
-	*ret = ask->host->addr;
-	ret->port = HBONE_PORT;
-	if (ask->to.peer && port_of(ask->to.peer, &ret->port) < 0)
-		return weft_sockaddr_parse(ask->to.peer, ret);
-	if (!ask->to.peer && ask->to.peer_port) {
-		if (ask->to.peer_port < 1 || ask->to.peer_port > 65535)
-			return -EINVAL;
-		ret->port = (uint16_t)ask->to.peer_port;
-	}
-	return ret->ip.family ? 0 : -EINVAL;
-}
 
 /* ---- tunnels */
 
@@ -577,7 +511,7 @@ int weft_hbone_dial(struct weft_pools *a, const struct hbone_ask *ask,
 	struct hbone_peer *p;
 	void *state;
 
-	if (peer_addr(ask, &addr) < 0 || !*ask->to.authority)
+	if (weft_hbone_addr(ask, &addr) < 0 || !*ask->to.authority)
 		return -EINVAL;
 	p = peer_get(a, ask, &addr);
 	*ret = weft_io_make(base, &kind, sizeof(*s), &state, ops, owner);

@@ -138,6 +138,8 @@ static int key_make(struct key_buf *b, const struct weft_cluster *c, const struc
 	b->k.socket = weft_transport_pick(c->transport, how->metadata);
 	b->k.version = (uint8_t)version_of(c, how);
 	b->k.priority = (uint8_t)how->priority;
+	if (c->priv && c->priv->pool_per_downstream)
+		b->k.downstream = how->downstream_id;
 	if (weft_tsocket_tls(b->k.socket) && (how->sni || how->san || how->alpn))
 		r = put_text(b, KEY_SNI, how->sni) | put_text(b, KEY_SAN, how->san) |
 		    put_text(b, KEY_ALPN, how->alpn);
@@ -403,6 +405,11 @@ static void on_soon(evutil_socket_t fd, short what, void *arg)
 	bury(arg);
 }
 
+static void on_bytes(evutil_socket_t fd, short what, void *arg)
+{
+	weft_tcp_bytes(arg);
+}
+
 void weft_pools_soon(struct weft_pools *a)
 {
 	event_active(&a->soon, EV_TIMEOUT, 0);
@@ -423,6 +430,7 @@ struct weft_pools *weft_pools_new(struct weft_wcluster *wc)
 	TAILQ_INIT(&a->dead_conns);
 	TAILQ_INIT(&a->dead_pools);
 	event_assign(&a->soon, wc->w->base, -1, 0, on_soon, a);
+	evtimer_assign(&a->bytes, wc->w->base, on_bytes, a);
 	return a;
 }
 
@@ -447,6 +455,18 @@ void weft_pools_drain(struct weft_pools *a)
 	HASH_ITER (hh, a->by_key, p, next)
 		pool_drain(p);
 	weft_hbone_drain(a, NULL);
+}
+
+void weft_pool_downstream_gone(struct weft_wcluster *wc, uint64_t id)
+{
+	struct pool *p, *next;
+	struct pool_key k;
+
+	HASH_ITER (hh, wc->pools->by_key, p, next) {
+		memcpy(&k, p->key, sizeof(k));
+		if (id && k.downstream == id)
+			pool_drain(p);
+	}
 }
 
 static void close_list(struct conn_list *l)
@@ -494,6 +514,7 @@ void weft_pools_free(struct weft_pools *a)
 	}
 	weft_hbone_free(a);
 	event_del(&a->soon);
+	event_del(&a->bytes);
 	bury(a);
 	free(a);
 }

@@ -16,8 +16,10 @@ struct weft_take {
 		*metadata;  /* endpoint's, for transport_socket_matches; NULL */
 	const char *tunnel; /* CONNECT authority ("10.0.0.1:80"): the session or stream runs inside
 			       an HBONE tunnel */
-	const char *identity; /* with tunnel: exact SPIFFE id of the peer; NULL: the transport's
-				 checks only */
+	uint64_t downstream_id; /* connection the request came on (weft_io_info.id), for
+				   connection_pool_per_downstream_connection; 0: none */
+	const char *identity;	/* with tunnel: exact SPIFFE id of the peer; NULL: the transport's
+				   checks only */
 };
 
 /* ---- HTTP */
@@ -50,6 +52,9 @@ int weft_upstream_dial(struct weft_wcluster *wc, struct weft_host *h, const stru
 		       const struct weft_io_ops *ops, void *owner, struct weft_io **ret);
 void weft_upstream_io_free(struct weft_io *io);
 
+/* That downstream connection is gone: with connection_pool_per_downstream_connection its idle
+ * connections to wc close, others after their last request. */
+void weft_pool_downstream_gone(struct weft_wcluster *wc, uint64_t id);
 struct weft_pools;
 size_t weft_pools_open(const struct weft_pools *p); /* connections, idle ones as well */
 

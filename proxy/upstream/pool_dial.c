@@ -22,6 +22,8 @@ struct tcp_conn { /* one weft_upstream_dial, until its io is freed */
 	bool remote; /* closed by the peer, or not made */
 };
 
+static const struct timeval bytes_every = {5, 0};
+
 /* By io; each thread has its own. */
 static __thread struct tcp_conn *by_io;
 
@@ -183,6 +185,8 @@ int weft_upstream_dial(struct weft_wcluster *wc, struct weft_host *h, const stru
 	}
 	HASH_ADD_PTR(by_io, io, c);
 	TAILQ_INSERT_TAIL(&wc->pools->tcp, c, link);
+	if (!evtimer_pending(&wc->pools->bytes, NULL))
+		evtimer_add(&wc->pools->bytes, &bytes_every);
 	wc->pools->n_conns++;
 	weft_cx_opened(cl, h);
 	COUNT(cl, upstream_rq_pending_total, 1);
@@ -224,6 +228,17 @@ void weft_upstream_io_free(struct weft_io *io)
 	c->all->n_conns--;
 	weft_io_free(io);
 	tcp_free(c);
+}
+
+/* Long connections count while they live. */
+void weft_tcp_bytes(struct weft_pools *a)
+{
+	struct tcp_conn *c;
+
+	TAILQ_FOREACH (c, &a->tcp, link)
+		weft_cx_bytes(a->wc->cluster, c->io, &c->rx, &c->tx);
+	if (!TAILQ_EMPTY(&a->tcp))
+		evtimer_add(&a->bytes, &bytes_every);
 }
 
 void weft_tcp_host_gone(struct weft_pools *a, const struct weft_host *h)

@@ -30,6 +30,7 @@ struct tunnel_want {
 struct pool_key {
 	const struct weft_host *host;
 	const struct weft_tsocket *socket;
+	uint64_t downstream;	   /* 0: shared by all */
 	uint8_t version, priority; /* enum weft_upstream_http, weft_priority */
 	uint8_t set;		   /* which texts follow, bits 1 << enum pool_text */
 	uint8_t pad[5];
@@ -98,7 +99,7 @@ struct weft_pools {
 	struct hbone_list peers;
 	struct conn_list dead_conns; /* freed by the next turn of the loop */
 	TAILQ_HEAD(, pool) dead_pools;
-	struct event soon;
+	struct event soon, bytes; /* bytes: of TCP connections, counted while they live */
 	size_t n_conns;
 	bool draining;
 };
@@ -137,7 +138,7 @@ void weft_pool_pending_done(struct weft_lease_priv *l);
 void weft_pool_fail(struct pool *p, enum weft_reset why, const char *detail);
 void weft_pools_soon(struct weft_pools *a);
 
-/* hbone.c */
+/* hbone.c, hbone_want.c */
 bool weft_tunnel_want(const struct weft_take *how, const struct weft_host *h,
 		      struct tunnel_want *ret);
 struct hbone_ask {
@@ -145,6 +146,8 @@ struct hbone_ask {
 	const struct weft_tsocket *socket;
 	struct tunnel_want to;
 };
+/* The peer's address; -EINVAL. */
+int weft_hbone_addr(const struct hbone_ask *ask, struct weft_sockaddr *ret);
 /* A stream inside a pooled tunnel. -EINVAL: the peer's address or the authority is none. */
 int weft_hbone_dial(struct weft_pools *a, const struct hbone_ask *ask,
 		    const struct weft_io_ops *ops, void *owner, struct weft_io **ret);
@@ -163,4 +166,5 @@ struct dial_ask {
 };
 int weft_pool_dial(const struct dial_ask *d, const struct weft_io_ops *ops, void *owner,
 		   struct weft_io **ret);
+void weft_tcp_bytes(struct weft_pools *a);
 void weft_tcp_host_gone(struct weft_pools *a, const struct weft_host *h);

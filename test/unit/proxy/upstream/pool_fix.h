@@ -54,7 +54,7 @@ static void served_free(struct served *r)
 	free(r);
 }
 
-static void answer(struct served *r)
+static inline void answer(struct served *r)
 {
 	struct weft_headers h;
 
@@ -167,7 +167,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
 		s->peers[i].session = weft_session_new(io, &s->conf, &ss_ops, s);
 }
 
-static void server_open(struct server *s, struct event_base *base, enum weft_http version)
+static inline void server_open(struct server *s, struct event_base *base, enum weft_http version)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t n = sizeof(a);
@@ -233,13 +233,13 @@ struct fix {
 	struct weft_take how;
 };
 
-static int64_t stat_of(const struct fix *f, enum weft_cluster_stat item)
+static inline int64_t stat_of(const struct fix *f, enum weft_cluster_stat item)
 {
 	return weft_scope_value(f->cl.scope, item);
 }
 #define STAT_IS(f, item, v) assert_int_equal(stat_of(f, WEFT_CLUSTER_##item), v)
 
-static void transport_make(struct fix *f)
+static inline void transport_make(struct fix *f)
 {
 	struct weft_errs errs = {0};
 	struct weft_cfg c = {.arena = f->arena, .errs = &errs, .file = true};
@@ -250,7 +250,7 @@ static void transport_make(struct fix *f)
 	}
 }
 
-static int fix_open(struct fix *f, enum weft_http version)
+static inline int fix_open(struct fix *f, enum weft_http version)
 {
 	static unsigned n;
 	char name[32];
@@ -291,12 +291,12 @@ static int fix_open(struct fix *f, enum weft_http version)
 	return 0;
 }
 
-static void turn(struct fix *f)
+static inline void turn(struct fix *f)
 {
 	event_base_loop(f->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
 }
 
-static void fix_close(struct fix *f)
+static inline void fix_close(struct fix *f)
 {
 	weft_pools_free(f->wc.pools);
 	server_close(&f->server);
@@ -421,7 +421,7 @@ static void rq_failed(void *owner, struct weft_lease *l, enum weft_reset why, co
 
 static const struct weft_lease_ops rq_ops = {.ready = rq_ready, .failed = rq_failed};
 
-static int rq_start(struct rq *r, struct fix *f)
+static inline int rq_start(struct rq *r, struct fix *f)
 {
 	memset(r, 0, sizeof(*r));
 	r->f = f;
@@ -432,7 +432,7 @@ static int rq_start(struct rq *r, struct fix *f)
 	return r->took;
 }
 
-static void rq_free(struct rq *r)
+static inline void rq_free(struct rq *r)
 {
 	if (r->x)
 		weft_exchange_reset(r->x, WEFT_RESET_LOCAL);

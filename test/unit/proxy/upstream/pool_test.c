@@ -1,4 +1,4 @@
-/* Pools of sessions and TCP connections against servers in the same process. */
+/* Pools of sessions against servers in the same process. */
 #include "pool_fix.h"
 
 #include <fcntl.h>
@@ -379,6 +379,25 @@ static void test_long_name(void **state)
 	rq_free(&r);
 }
 
+static void test_per_downstream(void **state)
+{
+	struct fix *f = *state;
+
+	f->how.downstream_id = 7;
+	rq_whole(f, true);
+	f->how.downstream_id = 8;
+	rq_whole(f, false); /* not asked for */
+	f->priv.pool_per_downstream = true;
+	rq_whole(f, true);
+	rq_whole(f, false);
+	f->how.downstream_id = 9;
+	rq_whole(f, true);
+	assert_int_equal(weft_pools_open(f->wc.pools), 3);
+	weft_pool_downstream_gone(&f->wc, 8);
+	assert_int_equal(weft_pools_open(f->wc.pools), 2);
+	f->how.downstream_id = 0;
+}
+
 /* ---- h2 */
 
 static void test_multiplex(void **state)
@@ -463,92 +482,6 @@ static void test_goaway(void **state)
 	rq_free(&a);
 }
 
-/* ---- TCP */
-
-struct tcp {
-	struct weft_io *io;
-	bool ready, closed;
-	enum weft_io_end why;
-	size_t got;
-};
-
-static void tcp_ready(struct weft_io *io)
-{
-	struct tcp *t = weft_io_owner(io);
-
-	t->ready = true;
-	evbuffer_add(weft_io_out(io), "hello", 5);
-	weft_io_flush(io);
-}
-
-static void tcp_readable(struct weft_io *io)
-{
-	struct tcp *t = weft_io_owner(io);
-	struct evbuffer *in = weft_io_in(io);
-
-	t->got += evbuffer_get_length(in);
-	evbuffer_drain(in, evbuffer_get_length(in));
-}
-
-static void tcp_closed(struct weft_io *io, enum weft_io_end why, int err)
-{
-	struct tcp *t = weft_io_owner(io);
-
-	t->closed = true;
-	t->why = why;
-}
-
-static const struct weft_io_ops tcp_ops = {
-	.ready = tcp_ready, .readable = tcp_readable, .closed = tcp_closed};
-
-static void test_tcp(void **state)
-{
-	struct fix *f = *state;
-	struct tcp t = {0}, u = {0};
-
-	f->server.raw = true;
-	f->breaker[0].max_connections = 1;
-	assert_int_equal(weft_upstream_dial(&f->wc, &f->server.host, &f->how, &tcp_ops, &t, &t.io),
-			 0);
-	assert_false(t.ready);
-	assert_int_equal(weft_upstream_dial(&f->wc, &f->server.host, &f->how, &tcp_ops, &u, &u.io),
-			 -EBUSY);
-	STAT_IS(f, upstream_cx_overflow, 1);
-	UNTIL(f, t.got == 5);
-	STAT_IS(f, upstream_cx_total, 1);
-	STAT_IS(f, upstream_cx_active, 1);
-	weft_upstream_io_free(t.io);
-	STAT_IS(f, upstream_cx_active, 0);
-	STAT_IS(f, upstream_cx_destroy_local, 1);
-	STAT_IS(f, upstream_cx_tx_bytes_total, 5);
-	STAT_IS(f, upstream_cx_rx_bytes_total, 5);
-}
-
-static void test_tcp_failures(void **state)
-{
-	struct fix *f = *state;
-	struct tcp t = {0};
-
-	f->server.raw = true;
-	weft_upstream_dial(&f->wc, &f->server.host, &f->how, &tcp_ops, &t, &t.io);
-	UNTIL(f, t.got == 5);
-	weft_pools_host_gone(f->wc.pools, &f->server.host, false);
-	assert_false(t.closed); /* from the loop */
-	UNTIL(f, t.closed);
-	weft_upstream_io_free(t.io);
-	event_del(f->server.ev);
-	close(f->server.fd);
-	f->server.fd = open("/dev/null", O_RDONLY);
-	memset(&t, 0, sizeof(t));
-	weft_upstream_dial(&f->wc, &f->server.host, &f->how, &tcp_ops, &t, &t.io);
-	UNTIL(f, t.closed);
-	assert_int_equal(t.why, WEFT_IO_REFUSED);
-	assert_false(t.ready);
-	weft_upstream_io_free(t.io);
-	STAT_IS(f, upstream_cx_connect_fail, 1);
-	STAT_IS(f, upstream_rq_pending_failure_eject, 1);
-}
-
 /* What a request pays for its place. Told, not judged: machines differ. */
 static void test_cost(void **state)
 {
@@ -591,8 +524,7 @@ int main(void)
 		H1(test_preconnect),
 		H1(test_max_pools),
 		H1(test_long_name),
-		H1(test_tcp),
-		H1(test_tcp_failures),
+		H1(test_per_downstream),
 		H1(test_cost),
 		H2(test_reuse),
 		H2(test_max_requests),
