@@ -24,6 +24,14 @@ static struct managed *find(const struct weft_clusters *m, const char *name)
 }
 
 /* ---- slots come and go */
+static void gauges(const struct weft_clusters *m)
+{
+	weft_scope_global_set("cluster_manager.active_clusters", WEFT_GAUGE,
+			      (int64_t)(HASH_COUNT(m->all) - m->n_warming + m->n_replacing));
+	weft_scope_global_set("cluster_manager.warming_clusters", WEFT_GAUGE,
+			      (int64_t)m->n_warming);
+}
+
 static void on_reap(evutil_socket_t fd, short what, void *arg)
 {
 	struct weft_clusters *m = arg;
@@ -54,11 +62,13 @@ void managed_activate(struct slot *s)
 	assert(k->warming == s);
 	k->warming = NULL;
 	m->n_warming--;
+	m->n_replacing -= k->active != NULL;
 	weft_scope_set(s->cluster->scope, WEFT_CLUSTER_warming_state, 0);
 	retire(m, k->active);
 	k->active = s;
 	s->active = true;
 	slot_push(s);
+	gauges(m);
 	if (m->conf.live)
 		m->conf.live(m->conf.owner, s->cluster->name, true);
 }
@@ -157,10 +167,12 @@ struct weft_clusters *weft_clusters_new(const struct weft_clusters_conf *conf)
 static void managed_free(struct weft_clusters *m, struct managed *k)
 {
 	m->n_warming -= k->warming != NULL;
+	m->n_replacing -= k->warming && k->active;
 	retire(m, k->warming);
 	retire(m, k->active);
 	HASH_DEL(m->all, k);
 	free(k);
+	gauges(m);
 }
 
 void weft_clusters_free(struct weft_clusters *m)
@@ -207,10 +219,13 @@ static void put(struct weft_clusters *m, struct weft_cluster *cl, struct weft_ho
 {
 	if (k->warming) {
 		m->n_warming--;
+		m->n_replacing -= k->active != NULL;
 		retire(m, k->warming);
 	}
 	k->warming = slot_new(m, k, cl, hosts, version);
 	m->n_warming++;
+	m->n_replacing += k->active != NULL;
+	gauges(m);
 	weft_scope_set(cl->scope, WEFT_CLUSTER_warming_state, 1);
 	slot_start(k->warming);
 }
@@ -246,6 +261,9 @@ int weft_clusters_set(struct weft_clusters *m, struct weft_cfg *c, const struct 
 		weft_cluster_unref(cl);
 		return -EINVAL;
 	}
+	weft_scope_global_add(k ? "cluster_manager.cluster_modified"
+				: "cluster_manager.cluster_added",
+			      WEFT_COUNTER, 1);
 	if (!k)
 		k = managed_new(m, msg->name);
 	k->digest = digest;
@@ -266,6 +284,7 @@ int weft_clusters_remove(struct weft_clusters *m, const char *name)
 		return -EPERM;
 	for (size_t i = 0; i < m->conf.n_workers; i++)
 		cluster_update_send(m->conf.workers[i], &u);
+	weft_scope_global_add("cluster_manager.cluster_removed", WEFT_COUNTER, 1);
 	/* name may be the cluster's own, which is retired: it lives until the loop is back */
 	managed_free(m, k);
 	if (was_live && m->conf.live)

@@ -128,7 +128,7 @@ struct weft_clusters {
 	struct weft_clusters_conf conf;
 	struct managed *all;
 	struct eds *services;
-	size_t n_warming;
+	size_t n_warming, n_replacing; /* replacing: warming, and one of the name serves */
 	struct slot_queue dirty;
 	struct slot_list secret_slots, grave;
 	struct event *reap;

@@ -113,8 +113,11 @@ static void others(const struct slot *s)
 static void push(struct slot *s, struct cluster_update *u)
 {
 	undirty(s);
+	/* one that warms shares its name's numbers with the one that serves */
+	if (!s->active)
+		return;
 	gauges(s);
-	if (!s->active || rebuild(s))
+	if (rebuild(s))
 		return;
 	s->pushed_ns = weft_now_ns();
 	u->cluster = s->cluster;
