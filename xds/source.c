@@ -2,16 +2,12 @@
 #include "proxy/core/arena.h"
 #include "proxy/net/io.h"
 #include "xds/source_priv.h"
-#include "xds/wire.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <stdio.h>
-#include <time.h>
 #include <xxhash.h>
 
 enum { FETCH_TIMEOUT_MS = 15000 };
-
-/* ---- telling a watch */
 
 static void turn_soon(struct weft_xds_watch *w)
 {
@@ -23,163 +19,6 @@ static void turn_soon(struct weft_xds_watch *w)
 	TAILQ_INSERT_TAIL(&s->turn, w, turn);
 	event_active(s->ev_turn, EV_TIMEOUT, 1);
 }
-
-static void no_timeout(struct weft_xds_watch *w)
-{
-	if (w->timeout)
-		event_free(w->timeout);
-	w->timeout = NULL;
-}
-
-static void complete(struct weft_xds_watch *w)
-{
-	no_timeout(w);
-	if (w->dead || w->complete)
-		return;
-	w->complete = true;
-	if (w->sink->complete)
-		w->sink->complete(w->owner);
-}
-
-static void succeeded(struct weft_xds_watch *w, const char *version)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	w->stat.update_success++;
-	w->stat.update_attempt++;
-	w->stat.update_time_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-	w->stat.version = version && version[0] ? XXH64(version, strlen(version), 0) : 0;
-}
-
-static void rejected(struct weft_xds_watch *w)
-{
-	w->stat.update_rejected++;
-	w->stat.update_attempt++;
-}
-
-/* Updates of one watch. An earlier one may have taken the messages: then they are read again. */
-static void give(struct weft_xds_watch *w, struct weft_xds_reply *r,
-		 const struct weft_xds_resource *up, size_t n_up, const char *const *gone,
-		 size_t n_gone)
-{
-	size_t before = r->nacks;
-
-	if (w->dead || w->fresh)
-		return;
-	if (n_up == 1 && !up->arena) {
-		struct weft_xds_resource copy = *up;
-		struct weft_err err;
-
-		copy.arena = weft_arena_new(0);
-		copy.msg = weft_wire_unpack(copy.arena, r->type->type->desc, up->bytes, up->n,
-					    false, &err);
-		if (copy.msg)
-			w->sink->apply(w->owner, r, &copy, 1, NULL, 0);
-		weft_arena_free(copy.arena);
-	} else {
-		w->sink->apply(w->owner, r, up, n_up, gone, n_gone);
-	}
-	if (r->nacks > before)
-		rejected(w);
-	else
-		succeeded(w, n_up ? up[n_up - 1].version : r->type->version);
-}
-
-/* ---- a type on a source */
-
-static struct xwname *name_find(const struct xgroup *g, const char *name)
-{
-	struct xwname *n;
-
-	HASH_FIND(hh, g->names, name, strlen(name), n);
-	return n;
-}
-
-static void give_name(struct xgroup *g, struct weft_xds_reply *r, const char *name,
-		      const struct weft_xds_resource *up)
-{
-	struct xwname *n = name_find(g, name);
-	struct weft_xds_watch *w;
-
-	if (!n)
-		return;
-	TAILQ_FOREACH (w, &n->watches, link) { /* unlinked only from the loop */
-		give(w, r, up, up ? 1 : 0, &name, up ? 0 : 1);
-		if (!w->fresh)
-			complete(w);
-	}
-}
-
-static void on_apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_resource *up,
-		     size_t n_up, const char *const *gone, size_t n_gone)
-{
-	struct xgroup *g = owner;
-
-	if (g->all)
-		give(g->all, r, up, n_up, gone, n_gone);
-	if (!g->names)
-		return;
-	for (size_t i = 0; i < n_up; i++)
-		give_name(g, r, up[i].name, &up[i]);
-	for (size_t i = 0; i < n_gone; i++)
-		give_name(g, r, gone[i], NULL);
-}
-
-static void on_refused(void *owner, const char *name)
-{
-	struct xgroup *g = owner;
-	struct xwname *n = name_find(g, name);
-	struct weft_xds_watch *w;
-
-	if (g->all)
-		rejected(g->all);
-	if (!n)
-		return;
-	TAILQ_FOREACH (w, &n->watches, link) {
-		rejected(w);
-		complete(w);
-	}
-}
-
-static void on_complete(void *owner)
-{
-	struct xgroup *g = owner;
-
-	if (g->all)
-		complete(g->all);
-}
-
-static void each_watch(struct xgroup *g, void (*fn)(struct weft_xds_watch *w, bool up), bool up)
-{
-	struct xwname *n, *tmp;
-	struct weft_xds_watch *w;
-
-	if (g->all && !g->all->dead)
-		fn(g->all, up);
-	HASH_ITER (hh, g->names, n, tmp)
-		TAILQ_FOREACH (w, &n->watches, link)
-			if (!w->dead)
-				fn(w, up);
-}
-
-static void tell_connected(struct weft_xds_watch *w, bool up)
-{
-	if (w->sink->connected)
-		w->sink->connected(w->owner, up);
-}
-
-static void on_connected(void *owner, bool up)
-{
-	each_watch(owner, tell_connected, up);
-}
-
-static const struct weft_xds_sink group_sink = {
-	.apply = on_apply,
-	.connected = on_connected,
-	.complete = on_complete,
-	.arenas = true,
-};
 
 /* ---- sources */
 
@@ -210,7 +49,7 @@ static void on_lost(void *owner, const char *why)
 	struct xgroup *g;
 
 	TAILQ_FOREACH (g, &src->groups, link)
-		each_watch(g, count_failure, false);
+		weft_xds_group_each(g, count_failure, false);
 	if (conf->lost)
 		conf->lost(conf->owner, src->label, why);
 }
@@ -363,28 +202,13 @@ static struct xsource *source_of(struct weft_xds_sources *s,
 	return src;
 }
 
-static struct xgroup *group_of(struct xsource *src, const struct weft_xds_type *t)
-{
-	struct xgroup *g;
-
-	TAILQ_FOREACH (g, &src->groups, link)
-		if (g->x->type == t)
-			return g;
-	g = weft_xcalloc(1, sizeof(*g));
-	g->source = src;
-	g->x = weft_xds_stream_type(src->stream, t, &group_sink, g);
-	g->x->refused = on_refused;
-	TAILQ_INSERT_TAIL(&src->groups, g, link);
-	return g;
-}
-
 /* ---- watches */
 
 static void on_timeout(evutil_socket_t fd, short what, void *arg)
 {
 	struct weft_xds_watch *w = arg;
 
-	no_timeout(w);
+	weft_xds_watch_no_timeout(w);
 	w->stat.init_fetch_timeout++;
 	w->stat.update_attempt++;
 	if (!w->dead && !w->complete && w->sink->timed_out)
@@ -407,7 +231,7 @@ static void arm_timeout(struct weft_xds_watch *w, const Google__Protobuf__Durati
 static void name_add(struct weft_xds_watch *w, const char *name)
 {
 	struct xgroup *g = w->group;
-	struct xwname *n = name_find(g, name);
+	struct xwname *n = weft_xds_group_name(g, name);
 	size_t len = strlen(name);
 
 	if (!n) {
@@ -419,7 +243,8 @@ static void name_add(struct weft_xds_watch *w, const char *name)
 	w->name = n;
 	TAILQ_INSERT_TAIL(&n->watches, w, link);
 	weft_xds_stream_want(g->x, name);
-	w->fresh = weft_xds_held_find(g->x, name)->version != NULL;
+	/* In the middle of a response it is not yet known what will be held. */
+	w->fresh = g->x->stream->applying || weft_xds_held_find(g->x, name)->version;
 	if (w->fresh)
 		turn_soon(w);
 }
@@ -436,7 +261,7 @@ struct weft_xds_watch *weft_xds_watch(struct weft_xds_sources *s,
 
 	if (!src)
 		return NULL;
-	g = group_of(src, t);
+	g = weft_xds_group_of(src, t);
 	if (!name && g->all && !g->all->dead) {
 		weft_fail(reterr, NULL, EEXIST, "everything of type %s is watched already",
 			  t->brief);
@@ -470,7 +295,7 @@ static void watch_free(struct weft_xds_watch *w)
 	struct xgroup *g = w->group;
 	struct xwname *n = w->name;
 
-	no_timeout(w);
+	weft_xds_watch_no_timeout(w);
 	if (n) {
 		TAILQ_REMOVE(&n->watches, w, link);
 		if (TAILQ_EMPTY(&n->watches)) {
@@ -491,7 +316,7 @@ void weft_xds_unwatch(struct weft_xds_watch *w)
 	if (!w || w->dead)
 		return;
 	w->dead = true;
-	no_timeout(w);
+	weft_xds_watch_no_timeout(w);
 	turn_soon(w);
 }
 
@@ -503,14 +328,14 @@ static void give_held(struct weft_xds_watch *w)
 	w->fresh = false;
 	if (w->name) {
 		if (weft_xds_stream_again(x, w->name->name, w->sink, w->owner))
-			complete(w);
+			weft_xds_watch_complete(w);
 		return;
 	}
 	HASH_ITER (hh, x->held, h, tmp)
 		if (!w->dead)
 			weft_xds_stream_again(x, h->name, w->sink, w->owner);
 	if (x->complete)
-		complete(w);
+		weft_xds_watch_complete(w);
 }
 
 /* What must not happen inside a callback: freeing, and giving what is held already. */

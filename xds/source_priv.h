@@ -60,6 +60,14 @@ struct weft_xds_sources {
 	bool freeing;
 };
 
+/* source_group.c */
+struct xgroup *weft_xds_group_of(struct xsource *src, const struct weft_xds_type *t);
+struct xwname *weft_xds_group_name(const struct xgroup *g,
+				   const char *name); /* NULL: not watched */
+void weft_xds_group_each(struct xgroup *g, void (*fn)(struct weft_xds_watch *w, bool up), bool up);
+void weft_xds_watch_complete(struct weft_xds_watch *w);
+void weft_xds_watch_no_timeout(struct weft_xds_watch *w);
+
 /* source_conf.c */
 int weft_xds_source_stream_conf(const struct weft_xds_sources *s,
 				const Envoy__Config__Core__V3__ApiConfigSource *api,
