@@ -276,6 +276,50 @@ const char *weft_format_content_type(const struct weft_format *f)
 }
 
 /* ---- writing */
+void fbuf_grow(struct fbuf *b, size_t n)
+{
+	size_t cap = b->cap * 2;
+	char *p;
+
+	if (b->cut || n > b->max || b->n > b->max - n) {
+		b->cut = true;
+		b->cap = b->n; /* nothing more goes in */
+		return;
+	}
+	while (cap < b->n + n)
+		cap *= 2;
+	p = weft_xrealloc(b->heap ? b->p : NULL, cap);
+	if (!b->heap)
+		memcpy(p, b->p, b->n);
+	b->p = p;
+	b->cap = cap;
+	b->heap = true;
+}
+
+void fbuf_number(struct fbuf *b, int64_t v)
+{
+	uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+	char text[24];
+	size_t at = sizeof(text);
+
+	do
+		text[--at] = (char)('0' + u % 10);
+	while (u /= 10);
+	if (v < 0)
+		text[--at] = '-';
+	fbuf_add(b, text + at, sizeof(text) - at);
+}
+
+static void put_double(struct fbuf *out, double d)
+{
+	char text[40];
+
+	if (d == floor(d) && fabs(d) < 1e15)
+		fbuf_number(out, (int64_t)d);
+	else
+		fbuf_add(out, text, (size_t)snprintf(text, sizeof(text), "%.17g", d));
+}
+
 static void read_op(const struct fop *op, const struct weft_format_in *in, struct fval *v)
 {
 	v->kind = FV_NONE;
