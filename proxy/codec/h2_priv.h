@@ -54,6 +54,8 @@ struct weft_h2 {
 	size_t off, cap;
 	struct weft_h2_count noise, rapid;
 	uint32_t goaway_code;
+	bool late;    /* the peer used a stream that it had ended */
+	bool cut_any; /* RST_STREAM or GOAWAY went out */
 	bool flood, invalid, dead, settings_seen, goaway_sent, goaway_due;
 };
 

@@ -73,6 +73,16 @@ static bool is_noise(struct weft_h2 *h, const nghttp2_frame_hd *hd)
 	}
 }
 
+/* A frame for a stream that is over. It may be on its way since before we cut a stream; where we
+ * never did, the peer itself ended it and knows. */
+static bool on_closed_stream(const struct weft_h2 *h, const nghttp2_frame_hd *hd)
+{
+	return h->conf.server && !h->cut_any &&
+	       (hd->type == NGHTTP2_HEADERS || hd->type == NGHTTP2_DATA) && hd->stream_id % 2 &&
+	       hd->stream_id <= nghttp2_session_get_last_proc_stream_id(h->ng) &&
+	       !nghttp2_session_find_stream(h->ng, hd->stream_id);
+}
+
 static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user)
 {
 	struct weft_h2 *h = user;
@@ -81,7 +91,8 @@ static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void 
 		h->flood |= count_over(&h->noise, WEFT_H2_NOISE_MAX);
 	else
 		weft_h2_credit(&h->noise, hd->type == NGHTTP2_DATA);
-	return h->flood ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+	h->late |= on_closed_stream(h, hd);
+	return h->flood || h->late ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static void tell_bad(struct weft_h2_stream *s, enum weft_h2_bad what)
@@ -315,7 +326,8 @@ int weft_h2_recv(struct weft_h2 *h, const uint8_t *p, size_t n)
 		return 0;
 	h->flood |= got == NGHTTP2_ERR_FLOODED;
 	h->dead = true;
-	nghttp2_session_terminate_session(h->ng, h->flood ? WEFT_H2_ENHANCE_YOUR_CALM
-							  : WEFT_H2_PROTOCOL_ERROR);
+	nghttp2_session_terminate_session(h->ng, h->flood  ? WEFT_H2_ENHANCE_YOUR_CALM
+						 : h->late ? WEFT_H2_STREAM_CLOSED
+							   : WEFT_H2_PROTOCOL_ERROR);
 	return -EPROTO;
 }

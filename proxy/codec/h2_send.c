@@ -19,6 +19,10 @@ static int on_sent(nghttp2_session *ng, const nghttp2_frame *f, void *user)
 	switch (f->hd.type) {
 	case NGHTTP2_GOAWAY: /* nghttp2 ends the session by itself on protocol errors */
 		h->dead |= f->goaway.error_code && !h->goaway_sent;
+		h->cut_any = true;
+		break;
+	case NGHTTP2_RST_STREAM:
+		h->cut_any = true;
 		break;
 	case NGHTTP2_HEADERS:
 	case NGHTTP2_DATA:

@@ -145,7 +145,8 @@ static void look_over(struct weft_session *s)
 		h->broken = "http2.outbound_frames_flood";
 		weft_session_bad(s, 0, h->broken);
 		weft_session_close(s, WEFT_IO_RESET, EPROTO, false);
-	} else if (!s->n_open && (s->conf->server ? h->last : s->went_away || s->draining)) {
+	} else if (!s->n_open && ((s->conf->server ? h->last : s->went_away || s->draining) ||
+				  weft_h2_done(h->c))) {
 		pump(s);
 		weft_session_close(s, WEFT_IO_EOF, 0, true);
 	}
