@@ -111,12 +111,19 @@ static inline struct weft_cfg bed_cfg(struct bed *b)
 	return (struct weft_cfg){.arena = b->a, .errs = &b->errs};
 }
 
-static inline int bed_set(struct bed *b, bool from_xds, const char *yaml)
+/* Without a turn of any loop. */
+static inline int bed_set_only(struct bed *b, bool from_xds, const char *yaml)
 {
 	const Envoy__Config__Cluster__V3__Cluster *m =
 		yaml_message(b->a, &envoy__config__cluster__v3__cluster__descriptor, yaml);
 	struct weft_cfg c = bed_cfg(b);
-	int r = weft_clusters_set(b->m, &c, NULL, m, "v1", from_xds);
+
+	return weft_clusters_set(b->m, &c, NULL, m, "v1", from_xds);
+}
+
+static inline int bed_set(struct bed *b, bool from_xds, const char *yaml)
+{
+	int r = bed_set_only(b, from_xds, yaml);
 
 	bed_run(b);
 	return r;
