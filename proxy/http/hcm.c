@@ -356,5 +356,6 @@ const struct weft_net_filter weft_net_filter_http_connection_manager = {
 
 void weft_http_register(void)
 {
+	(void)weft_xff_self();
 	weft_net_filter_register(&weft_net_filter_http_connection_manager);
 }

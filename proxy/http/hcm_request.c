@@ -264,7 +264,7 @@ static void mutate(struct weft_stream *s)
 	} else {
 		sanitize(s, who.edge);
 		if (who.edge && who.remote.ip.family) {
-			weft_xff_text(&conf->xff, &who.remote.ip, text);
+			weft_ip_text(&who.remote.ip, text, sizeof(text));
 			weft_headers_set_id(h, WEFT_H_X_ENVOY_EXTERNAL_ADDRESS, text, strlen(text));
 		}
 	}

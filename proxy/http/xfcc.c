@@ -78,7 +78,8 @@ void weft_xfcc_apply(const struct weft_xfcc_conf *conf, const struct weft_tls_in
 		     const char *(*pem)(void *ctx), void *ctx, struct weft_headers *h)
 {
 	struct evbuffer *b;
-	size_t n;
+	const char *was;
+	size_t n, was_n = 0;
 	char *text;
 
 	if (conf->mode == MODE(ALWAYS_FORWARD_ONLY))
@@ -97,6 +98,9 @@ void weft_xfcc_apply(const struct weft_xfcc_conf *conf, const struct weft_tls_in
 	text = weft_arena_alloc(h->arena, n + 1);
 	evbuffer_remove(b, text, n);
 	evbuffer_free(b);
+	was = weft_headers_joined(h, "x-forwarded-client-cert", 23, &was_n);
+	if (was && was != weft_headers_value(h, WEFT_H_X_FORWARDED_CLIENT_CERT))
+		weft_headers_set_id(h, WEFT_H_X_FORWARDED_CLIENT_CERT, was, was_n);
 	if (conf->mode == MODE(APPEND_FORWARD))
 		weft_headers_append(h, WEFT_H_X_FORWARDED_CLIENT_CERT, text, n);
 	else

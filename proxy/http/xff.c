@@ -3,6 +3,8 @@
 #include "xds/proto/envoy/extensions/http/original_ip_detection/xff/v3/xff.pb-c.h"
 
 #include <errno.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -108,6 +110,7 @@ int weft_xff_prepare(struct weft_cfg *c, const struct weft_path *at, const msg_t
 	conf->append_port = m->append_x_forwarded_port;
 	conf->mapped = m->represent_ipv4_remote_address_as_ipv4_mapped_ipv6;
 	conf->hops = m->xff_num_trusted_hops;
+	conf->self = *weft_xff_self();
 	if (m->internal_address_config) {
 		conf->internal_unix = m->internal_address_config->unix_sockets;
 		conf->n_internal = m->internal_address_config->n_cidr_ranges;
@@ -117,9 +120,34 @@ int weft_xff_prepare(struct weft_cfg *c, const struct weft_path *at, const msg_t
 	return read_detect(c, at, m, conf) ? -EINVAL : err;
 }
 
+const struct weft_ip *weft_xff_self(void)
+{
+	static struct weft_ip self;
+	struct ifaddrs *v = NULL;
+
+	if (self.family)
+		return &self;
+	if (getifaddrs(&v))
+		v = NULL;
+	for (struct ifaddrs *i = v; i && !self.family; i = i->ifa_next) {
+		struct sockaddr_storage ss = {0};
+		struct weft_sockaddr a;
+
+		if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET)
+			continue;
+		memcpy(&ss, i->ifa_addr, sizeof(struct sockaddr_in));
+		if (!weft_sockaddr_from_kernel(&ss, &a) && !weft_ip_is_loopback(&a.ip))
+			self = a.ip;
+	}
+	freeifaddrs(v);
+	if (!self.family)
+		weft_ip_parse("127.0.0.1", &self);
+	return &self;
+}
+
 /* ---- requests */
 
-const char *weft_xff_text(const struct weft_xff_conf *conf, const struct weft_ip *ip, char *dst)
+static const char *xff_text(const struct weft_xff_conf *conf, const struct weft_ip *ip, char *dst)
 {
 	char v4[WEFT_IP_TEXT];
 
@@ -176,33 +204,36 @@ static bool in_any(const struct weft_cidr *v, size_t n, const struct weft_ip *ip
 	return false;
 }
 
-/* The first from the right that no trusted proxy is. */
-static bool untrusted_address(const struct weft_xff_detect *d, const struct weft_io_info *io,
-			      const char *s, size_t n, struct weft_sockaddr *ret)
+/* The first from the right that is no trusted proxy's, else the leftmost. */
+static bool untrusted_address(const struct weft_xff_detect *d, const char *s, size_t n,
+			      struct weft_sockaddr *ret)
 {
-	if (!in_any(d->trusted, d->n, &io->remote.ip)) {
-		*ret = io->remote;
-		return true;
-	}
+	bool found = false;
+
 	for (unsigned i = 0; n && i < XFF_HOPS_MAX; i++) {
-		if (!last_address(s, &n, ret))
-			return false;
-		if (!in_any(d->trusted, d->n, &ret->ip))
-			return true;
+		found = last_address(s, &n, ret);
+		if (!found || !in_any(d->trusted, d->n, &ret->ip))
+			break;
 	}
-	return false;
+	return found;
 }
 
 static void append(const struct weft_xff_conf *conf, const struct weft_io_info *io,
 		   struct weft_headers *h)
 {
-	const struct weft_ip *ip =
-		weft_ip_is_loopback(&io->remote.ip) ? &io->local.ip : &io->remote.ip;
 	char text[WEFT_IP_TEXT];
+	const char *s;
+	size_t n = 0;
 
-	if (!ip->family)
+	if (weft_ip_is_loopback(&io->remote.ip))
+		weft_ip_text(&conf->self, text, sizeof(text));
+	else if (io->remote.ip.family)
+		xff_text(conf, &io->remote.ip, text);
+	else
 		return;
-	weft_xff_text(conf, ip, text);
+	s = weft_headers_joined(h, "x-forwarded-for", 15, &n);
+	if (s && s != weft_headers_value(h, WEFT_H_X_FORWARDED_FOR))
+		weft_headers_set_id(h, WEFT_H_X_FORWARDED_FOR, s, n); /* several become one */
 	weft_headers_append(h, WEFT_H_X_FORWARDED_FOR, text, strlen(text));
 }
 
@@ -250,12 +281,15 @@ static bool from_header(const struct weft_xff_conf *conf, const struct weft_io_i
 	for (size_t i = 0; i < conf->n_detect && !found; i++) {
 		const struct weft_xff_detect *d = &conf->detect[i];
 
+		bool known = !d->n || in_any(d->trusted, d->n, &io->remote.ip);
+
 		single = false;
-		if (d->n)
-			found = untrusted_address(d, io, s ?: "", n, ret);
-		else
-			found = s && nth_address(s, n, d->hops, ret, &single);
-		if (d->append)
+		if (!known)
+			*ret = io->remote;
+		found = !known || (s && (d->n ? untrusted_address(d, s, n, ret)
+					      : nth_address(s, n, d->hops, ret, &single)));
+		/* one that is not trusted is told of itself */
+		if (d->append || !known)
 			append(conf, io, h);
 	}
 	if (!found)

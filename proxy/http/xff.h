@@ -15,11 +15,14 @@ struct weft_xff_detect { /* one of original_ip_detection_extensions */
 struct weft_xff_conf {
 	bool use_remote, skip_append, append_port, mapped, internal_unix;
 	uint32_t hops;
+	struct weft_ip self; /* appended in place of a loopback peer */
 	const struct weft_xff_detect *detect;
 	size_t n_detect;
 	const struct weft_cidr *internal;
 	size_t n_internal;
 };
+/* This machine's first address that is not loopback, found once: before the program is sealed. */
+const struct weft_ip *weft_xff_self(void);
 struct weft_xff_found {
 	struct weft_sockaddr remote;
 	bool internal, edge;
@@ -32,5 +35,3 @@ int weft_xff_prepare(
 /* Finds the client and writes x-forwarded-for, -proto and -port. */
 void weft_xff_apply(const struct weft_xff_conf *conf, const struct weft_io_info *io,
 		    struct weft_headers *h, struct weft_xff_found *ret);
-/* As headers tell it; mapped: v4 as ::ffff:a.b.c.d. dst: WEFT_IP_TEXT. Returns dst. */
-const char *weft_xff_text(const struct weft_xff_conf *conf, const struct weft_ip *ip, char *dst);

@@ -482,6 +482,7 @@ static void env_free(struct env *e)
 	for (int i = 0; i < 2000 && e->ch; i++)
 		turn(e, 1);
 	assert_null(e->ch);
+	turn(e, 2); /* sockets that linger see the end */
 	weft_worker_free(e->w);
 	weft_arena_free(e->a);
 	free(e);
