@@ -116,7 +116,8 @@ bool weft_h1_connection_ok(const struct weft_h1_head *head)
 		for (; t < end; t = e + 1) {
 			while (t < end && (*t == ' ' || *t == '\t'))
 				t++;
-			e = memchr(t, ',', (size_t)(end - t)) ?: end;
+			for (e = t; e < end && *e != ','; e++)
+				;
 			if (!may_name(t, (size_t)(e - t) - trailing_space(t, e)))
 				return false;
 		}
