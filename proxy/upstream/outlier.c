@@ -34,7 +34,7 @@ static const struct {
 	[KIND_SUCCESS_RATE] = KIND(success_rate),
 	[KIND_LOCAL_SUCCESS_RATE] = KIND(local_origin_success_rate),
 	[KIND_FAILURE_PCT] = KIND(failure_percentage),
-	[KIND_LOCAL_FAILURE_PCT] = KIND(failure_percentage_local_origin),
+	[KIND_LOCAL_FAILURE_PCT] = KIND(local_origin_failure_percentage),
 #undef KIND
 };
 

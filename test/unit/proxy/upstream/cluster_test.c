@@ -357,6 +357,82 @@ static void http_options_are_read(void **state)
 	bed_free(b);
 }
 
+/* Every field named here is one that coverage says is acted on; the checker agrees. */
+static void the_checker_knows_the_fields(void **state)
+{
+	static const char *const good[] = {
+		"name: a\ntype: EDS\neds_cluster_config: {service_name: s, eds_config: {ads: {}}}\n"
+		"connect_timeout: 1s\nper_connection_buffer_limit_bytes: 1000\nlb_policy: "
+		"LEAST_REQUEST\n"
+		"least_request_lb_config: {choice_count: 3, active_request_bias: {default_value: "
+		"0.5, runtime_key: k}, "
+		"slow_start_config: {slow_start_window: 5s, aggression: {default_value: 2, "
+		"runtime_key: k}, min_weight_percent: {value: 5}}}\n"
+		"common_lb_config: {healthy_panic_threshold: {value: 10}, zone_aware_lb_config: "
+		"{routing_enabled: {value: 50}, "
+		"min_cluster_size: 3, fail_traffic_on_panic: true}, update_merge_window: 1s, "
+		"ignore_new_hosts_until_first_hc: true, "
+		"close_connections_on_host_set_change: true, override_host_status: {statuses: "
+		"[HEALTHY]}}\n"
+		"circuit_breakers: {thresholds: [{priority: HIGH, max_connections: 1, "
+		"max_pending_requests: 1, max_requests: 1, max_retries: 1, "
+		"track_remaining: true, max_connection_pools: 1, retry_budget: {budget_percent: "
+		"{value: 1}, min_retry_concurrency: 1}}], "
+		"per_host_thresholds: [{max_connections: 4}]}\n"
+		"preconnect_policy: {per_upstream_preconnect_ratio: 1.5}\nalt_stat_name: b\n"
+		"connection_pool_per_downstream_connection: "
+		"true\nclose_connections_on_host_health_failure: true\n"
+		"ignore_health_on_host_removal: true\nwait_for_warm_on_init: "
+		"false\ncleanup_interval: 5s\n"
+		"upstream_connection_options: {tcp_keepalive: {keepalive_time: 5}}\n"
+		"upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 0}, "
+		"freebind: true, "
+		"socket_options: [{description: d, level: 6, name: 1, int_value: 1, state: "
+		"STATE_PREBIND}], "
+		"extra_source_addresses: [{address: {address: \"::1\", port_value: 0}}]}\n",
+		"name: a\ntype: STATIC\nload_balancing_policy: {policies: "
+		"[{typed_extension_config: {name: x, typed_config: "
+		"{\"@type\": "
+		"type.googleapis.com/"
+		"envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash, hash_function: "
+		"XX_HASH, "
+		"minimum_ring_size: 10, maximum_ring_size: 100, consistent_hashing_lb_config: "
+		"{use_hostname_for_hashing: true, "
+		"hash_balance_factor: 150}, locality_weighted_lb_config: {}}}}]}\n",
+		"name: a\ntype: STATIC\nload_balancing_policy: {policies: "
+		"[{typed_extension_config: {name: x, typed_config: "
+		"{\"@type\": "
+		"type.googleapis.com/"
+		"envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin, "
+		"locality_lb_config: {zone_aware_lb_config: {force_local_zone: {min_size: 2}, "
+		"locality_basis: HEALTHY_HOSTS_WEIGHT}}}}}]}\n",
+	};
+	static const char *const refused[][2] = {
+		{"name: a\ntype: STATIC\nlb_subset_config: {subset_selectors: [{keys: [v]}]}\n",
+		 "lb_subset_config"},
+		{"name: a\ntype: STATIC\npreconnect_policy: {predictive_preconnect_ratio: 1.5}\n",
+		 "preconnect_policy.predictive_preconnect_ratio"},
+		{"name: a\ntype: STATIC\nfilters: [{name: f}]\n", "filters"},
+	};
+	struct bed *b = bed_new(NULL);
+	struct weft_cfg c;
+	const ProtobufCMessageDescriptor *d = &envoy__config__cluster__v3__cluster__descriptor;
+
+	for (size_t i = 0; i < 3; i++) {
+		c = bed_cfg(b);
+		if (weft_cfg_check(&c, NULL, yaml_message(b->a, d, good[i])))
+			bed_expect_error(b, "no error at all");
+		assert_int_equal(bed_set_only(b, true, good[i]), 1);
+	}
+	for (size_t i = 0; i < 3; i++) {
+		c = bed_cfg(b);
+		assert_int_equal(weft_cfg_check(&c, NULL, yaml_message(b->a, d, refused[i][0])),
+				 -EINVAL);
+		bed_expect_error(b, refused[i][1]);
+	}
+	bed_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -373,6 +449,7 @@ int main(void)
 		cmocka_unit_test(errors_say_where),
 		cmocka_unit_test(views_are_in_order),
 		cmocka_unit_test(http_options_are_read),
+		cmocka_unit_test(the_checker_knows_the_fields),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
