@@ -70,6 +70,14 @@ static int read_ranges(struct weft_cfg *c, const struct weft_path *at, const cha
 	return 0;
 }
 
+static const char *value_of(struct weft_cfg *c, const Envoy__Config__Core__V3__HeaderValue *h)
+{
+	if (h && h->raw_value.len)
+		return weft_arena_strndup(c->arena, (const char *)h->raw_value.data,
+					  h->raw_value.len);
+	return h && h->value ? h->value : "";
+}
+
 static int read_headers(struct weft_cfg *c, const struct weft_path *at, const char *field,
 			HeaderOption *const *v, size_t n, struct weft_hc_conf *ret)
 {
@@ -78,8 +86,7 @@ static int read_headers(struct weft_cfg *c, const struct weft_path *at, const ch
 	for (size_t i = 0; i < n; i++) {
 		struct weft_path one = {at, field, (int)i};
 		const Envoy__Config__Core__V3__HeaderValue *h = v[i]->header;
-		const char *name = h && h->key ? h->key : "",
-			   *value = h && h->value ? h->value : "";
+		const char *name = h && h->key ? h->key : "", *value = value_of(c, h);
 
 		if (!*name || *name == ':' || !strcasecmp(name, "host"))
 			return weft_cfg_fail(c, &one,
@@ -91,15 +98,17 @@ static int read_headers(struct weft_cfg *c, const struct weft_path *at, const ch
 					     "command operators are not supported in the headers "
 					     "of health checks, is \"%.60s\"",
 					     value);
-		out[i] = (struct hc_header){weft_arena_strdup(c->arena, name),
-					    weft_arena_strdup(c->arena, value), strlen(name),
-					    strlen(value), (int)v[i]->append_action};
+		if (!*value && !v[i]->keep_empty_value)
+			continue;
+		out[ret->n_add] = (struct hc_header){
+			weft_arena_strdup(c->arena, name), weft_arena_strdup(c->arena, value),
+			strlen(name), strlen(value), (int)v[i]->append_action};
 		if (v[i]->append && !v[i]->append->value)
-			out[i].action =
+			out[ret->n_add].action =
 				ENVOY__CONFIG__CORE__V3__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__OVERWRITE_IF_EXISTS_OR_ADD;
+		ret->n_add++;
 	}
 	ret->add = out;
-	ret->n_add = n;
 	return 0;
 }
 

@@ -304,6 +304,71 @@ static void test_names(void **state)
 	assert_string_equal(how.sni, "b.test");
 }
 
+/* Every field that transports, DNS and health checks read is told to be so, and what they do not is
+ * refused by its name. */
+static void test_fields(void **state)
+{
+	static const struct {
+		const char *text, *refused; /* NULL: all is fine */
+	} v[] = {
+		{"{name: x, type: STRICT_DNS, dns_refresh_rate: 1s, dns_jitter: 0.1s, "
+		 "dns_lookup_family: V4_ONLY, dns_failure_refresh_rate: {base_interval: 1s, "
+		 "max_interval: 2s}, respect_dns_ttl: true, typed_dns_resolver_config: {name: c, "
+		 "typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network."
+		 "dns_resolver.cares.v3.CaresDnsResolverConfig, resolvers: [{socket_address: "
+		 "{address: 127.0.0.1, port_value: 53}}], dns_resolver_options: "
+		 "{use_tcp_for_dns_lookups: true, no_default_search_domain: true}, query_tries: 2, "
+		 "query_timeout_seconds: 3}}, load_assignment: {cluster_name: x}}",
+		 NULL},
+		{"{name: x, transport_socket_matches: [{name: a, match: {b: c}, transport_socket: "
+		 "{name: d, typed_config: {\"@type\": type.googleapis.com/envoy.extensions."
+		 "transport_sockets.tls.v3.UpstreamTlsContext, sni: e}}}], transport_socket: "
+		 "{name: "
+		 "f, typed_config: {\"@type\": type.googleapis.com/envoy.extensions."
+		 "transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, config: "
+		 "{version: V2, added_tlvs: [{type: 1, value: YQ==}]}, transport_socket: {name: g, "
+		 "typed_config: {\"@type\": type.googleapis.com/envoy.extensions."
+		 "transport_sockets.raw_buffer.v3.RawBuffer}}}}}",
+		 NULL},
+		{"{name: x, health_checks: [{timeout: 1s, interval: 1s, initial_jitter: 1s, "
+		 "interval_jitter: 1s, interval_jitter_percent: 5, unhealthy_threshold: 1, "
+		 "healthy_threshold: 1, reuse_connection: false, no_traffic_interval: 1s, "
+		 "no_traffic_healthy_interval: 1s, unhealthy_interval: 1s, "
+		 "unhealthy_edge_interval: "
+		 "1s, healthy_edge_interval: 1s, tls_options: {alpn_protocols: [a]}, "
+		 "transport_socket_match_criteria: {a: b}, http_health_check: {host: a, path: /, "
+		 "request_headers_to_add: [{header: {key: a, value: b}}], "
+		 "request_headers_to_remove: [c], expected_statuses: [{start: 200, end: 300}], "
+		 "retriable_statuses: [{start: 500, end: 501}], codec_client_type: HTTP2, method: "
+		 "HEAD, service_name_matcher: {prefix: a}}}]}",
+		 NULL},
+		{"{name: x, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, "
+		 "healthy_threshold: 1, event_log_path: /a, tcp_health_check: {}}]}",
+		 "event_log_path"},
+		{"{name: x, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, "
+		 "healthy_threshold: 1, tcp_health_check: {proxy_protocol_config: {}}}]}",
+		 "proxy_protocol_config"},
+		{"{name: x, upstream_connection_options: "
+		 "{set_local_interface_name_on_upstream_connections: true}}",
+		 "set_local_interface_name_on_upstream_connections"},
+	};
+
+	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
+		struct weft_errs errs = {0};
+		struct weft_cfg c = {.arena = f.arena, .errs = &errs, .file = true};
+		const ProtobufCMessage *m =
+			of_yaml(f.arena, v[i].text,
+				&envoy__config__cluster__v3__cluster__descriptor, &c.marks);
+		int r = weft_cfg_check(&c, NULL, m);
+
+		if (!v[i].refused && r < 0)
+			print_error("%zu: %s: %s\n", i, errs.v[0].path, errs.v[0].msg);
+		assert_int_equal(r, v[i].refused ? -EINVAL : 0);
+		if (v[i].refused)
+			assert_non_null(strstr(errs.v[0].path, v[i].refused));
+	}
+}
+
 static void test_bad_conf(void **state)
 {
 	static const struct {
@@ -339,7 +404,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_tls_h1),	 T(test_alpn),	   T(test_untrusted),	 T(test_sni_is_a_pool),
 		T(test_secrets), T(test_matches),  T(test_proxy_header), T(test_bind),
-		T(test_names),	 T(test_bad_conf),
+		T(test_names),	 T(test_bad_conf), T(test_fields),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
