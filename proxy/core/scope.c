@@ -121,11 +121,10 @@ void weft_scope_unref(struct weft_scope *s)
 		return;
 	pthread_mutex_lock(&lock);
 	assert(s->refs > 0);
-	if (--s->refs) {
+	if (--s->refs)
 		s = NULL;
-	} else {
+	else
 		HASH_DEL(scopes, s);
-	}
 	pthread_mutex_unlock(&lock);
 	if (s)
 		scope_free(s);
@@ -349,24 +348,29 @@ static struct weft_scope *globals_get(void)
 	return s;
 }
 
-void weft_scope_global_set(const char *full_name, enum weft_scope_kind kind, int64_t v)
+static struct scope_named *global(const char *full_name, enum weft_scope_kind kind)
 {
 	struct scope_named *n = named_get(globals_get(), full_name, kind);
 
-	if (!n)
-		return;
-	named_touch(n);
-	atomic_store_explicit(&n->value, v, memory_order_relaxed);
+	if (n)
+		named_touch(n);
+	return n;
+}
+
+void weft_scope_global_set(const char *full_name, enum weft_scope_kind kind, int64_t v)
+{
+	struct scope_named *n = global(full_name, kind);
+
+	if (n)
+		atomic_store_explicit(&n->value, v, memory_order_relaxed);
 }
 
 void weft_scope_global_add(const char *full_name, enum weft_scope_kind kind, int64_t v)
 {
-	struct scope_named *n = named_get(globals_get(), full_name, kind);
+	struct scope_named *n = global(full_name, kind);
 
-	if (!n)
-		return;
-	named_touch(n);
-	atomic_fetch_add_explicit(&n->value, v, memory_order_relaxed);
+	if (n)
+		atomic_fetch_add_explicit(&n->value, v, memory_order_relaxed);
 }
 
 /* ---- for those who print */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEQ_MAX = 1024 };
+enum { SEQ_MAX = 1024, PRIOS_MAX = 129 };
 
 bool balancer_excluded(const struct weft_cluster *c, const struct weft_host *h)
 {
@@ -315,9 +315,9 @@ static struct prio *pick_priority(const struct weft_balancer *b, struct weft_lb_
 
 	*ret_degraded = false;
 	if (ctx->priorities) {
-		uint32_t pct[128];
+		uint32_t pct[PRIOS_MAX];
 
-		for (i = 0; i < b->n_prios && i < 128; i++)
+		for (i = 0; i < b->n_prios && i < PRIOS_MAX; i++)
 			pct[i] = b->prios[i].healthy_pct + b->prios[i].degraded_pct;
 		ctx->priorities(ctx->owner, pct, i);
 		for (uint32_t k = 0; k < i; k++) {
