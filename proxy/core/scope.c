@@ -411,18 +411,6 @@ const struct weft_scope_class *scope_class(const struct weft_scope *s)
 	return s->cls;
 }
 
-size_t scope_prefix_len(const struct weft_scope *s)
-{
-	return (s->cls->prefix[0] ? strlen(s->cls->prefix) + 1 : 0) +
-	       (s->name[0] ? strlen(s->name) + 1 : 0);
-}
-
-int scope_prefix(const struct weft_scope *s, char *dst, size_t cap)
-{
-	return snprintf(dst, cap, "%s%s%s%s", s->cls->prefix, s->cls->prefix[0] ? "." : "", s->name,
-			s->name[0] ? "." : "");
-}
-
 struct scope_number scope_item(const struct weft_scope *s, unsigned item)
 {
 	const struct weft_scope_item *i = &s->cls->v[item];

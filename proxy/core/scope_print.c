@@ -73,6 +73,20 @@ bool scope_match(const struct scope_match *m, const struct scope_number *n, cons
 }
 
 /* ---- walking in order of name */
+size_t scope_prefix_len(const struct weft_scope *s)
+{
+	size_t cls = strlen(scope_class(s)->prefix), name = strlen(weft_scope_name(s));
+
+	return cls + (cls > 0) + name + (name > 0);
+}
+
+int scope_prefix(const struct weft_scope *s, char *dst, size_t cap)
+{
+	const char *cls = scope_class(s)->prefix, *name = weft_scope_name(s);
+
+	return snprintf(dst, cap, "%s%s%s%s", cls, *cls ? "." : "", name, *name ? "." : "");
+}
+
 struct print {
 	struct evbuffer *out;
 	struct scope_match *match;
