@@ -211,8 +211,7 @@ static bool step(struct weft_session *s, const struct weft_h1_side *side)
 		deliver_opaque(s, in);
 		return false;
 	default:
-		side->fail(s, ev->error);
-		return false;
+		return side->fail(s, ev->error);
 	}
 }
 

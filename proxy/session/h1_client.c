@@ -9,7 +9,7 @@ static void no_reuse(struct weft_session *s)
 	weft_session_goaway(s);
 }
 
-static void client_fail(struct weft_session *s, enum weft_h1_error e)
+static bool client_fail(struct weft_session *s, enum weft_h1_error e)
 {
 	struct weft_exchange *x = s->h1.x;
 
@@ -19,6 +19,7 @@ static void client_fail(struct weft_session *s, enum weft_h1_error e)
 		weft_exchange_tell_reset(x, WEFT_RESET_PROTOCOL);
 	}
 	weft_session_close(s, WEFT_IO_RESET, EPROTO, false);
+	return false;
 }
 
 static void client_head(struct weft_session *s, struct weft_h1_event *ev, size_t used)

@@ -380,11 +380,12 @@ int weft_h1_send_last(struct weft_exchange *x, const struct weft_headers *traile
 	return 0;
 }
 
-void weft_h1_send_error(struct weft_session *s, int status, const char *body)
+void weft_h1_send_error(struct weft_session *s, int status, const char *body, bool keep)
 {
 	evbuffer_add_printf(weft_io_out(s->io),
 			    "HTTP/1.1 %d %s\r\ncontent-length: %zu\r\ncontent-type: text/plain\r\n"
-			    "connection: close\r\n\r\n%s",
-			    status, weft_h1_reason(status), strlen(body), body);
+			    "%s\r\n%s",
+			    status, weft_h1_reason(status), strlen(body),
+			    keep ? "" : "connection: close\r\n", body);
 	weft_io_flush(s->io);
 }

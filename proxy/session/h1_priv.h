@@ -6,7 +6,8 @@
 struct weft_h1_side {
 	/* ev's slices stand in the io's `in`, whose first `used` bytes are to be drained. */
 	void (*head)(struct weft_session *s, struct weft_h1_event *ev, size_t used);
-	void (*fail)(struct weft_session *s, enum weft_h1_error e);
+	/* True: answered, and the next message may follow. */
+	bool (*fail)(struct weft_session *s, enum weft_h1_error e);
 	void (*end)(struct weft_session *s);  /* the exchange is over */
 	bool (*idle)(struct weft_session *s); /* before bytes are read without an exchange */
 };

@@ -1,6 +1,7 @@
 #include "proxy/session/h1_priv.h"
 
 #include <event2/buffer.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void fail_with(struct weft_session *s, int status, const char *detail, const char *body)
@@ -17,15 +18,54 @@ static void fail_with(struct weft_session *s, int status, const char *detail, co
 	if (weft_session_over(s))
 		return;
 	if (!answered)
-		weft_h1_send_error(s, status, body);
+		weft_h1_send_error(s, status, body, false);
 	weft_session_close(s, WEFT_IO_EOF, 0, true);
 }
 
-static void server_fail(struct weft_session *s, enum weft_h1_error e)
+/* A head whose lines were all in order, without a body, and with its end at hand: what follows it
+ * is the next request. Returns its bytes; 0: the connection cannot go on. */
+static size_t whole_head(struct weft_session *s, enum weft_h1_error e)
+{
+	struct evbuffer *in = weft_io_in(s->io);
+	struct evbuffer_ptr end;
+	char *text;
+	size_t n;
+
+	if (!s->conf->h1.stream_error_on_invalid || s->h1.x || s->h1.p.len || s->draining)
+		return 0;
+	if (e < WEFT_H1_E_URL || e > WEFT_H1_E_HOST || e == WEFT_H1_E_CHARACTERS ||
+	    e == WEFT_H1_E_TOO_LARGE || e == WEFT_H1_E_TOO_MANY)
+		return 0;
+	end = evbuffer_search(in, "\r\n\r\n", 4, NULL);
+	if (end.pos < 0)
+		return 0;
+	n = (size_t)end.pos + 4;
+	text = weft_xcalloc(1, n + 1);
+	evbuffer_copyout(in, text, n);
+	if (strlen(text) != n || text[0] == '\r' || strcasestr(text, "content-length") ||
+	    strcasestr(text, "transfer-encoding"))
+		n = 0;
+	free(text);
+	return n;
+}
+
+static bool server_fail(struct weft_session *s, enum weft_h1_error e)
 {
 	int status = weft_h1_error_status(e);
+	size_t n = whole_head(s, e);
 
+	if (n) {
+		weft_session_bad(s, status, weft_h1_error_text(e));
+		if (weft_session_over(s))
+			return false;
+		weft_h1_send_error(s, status, weft_h1_reason(status), true);
+		evbuffer_drain(weft_io_in(s->io), n);
+		weft_h1_done(&s->h1.p);
+		weft_h1_init(&s->h1.p, &s->h1.conf);
+		return true;
+	}
 	fail_with(s, status, weft_h1_error_text(e), weft_h1_reason(status));
+	return false;
 }
 
 /* An exchange that the owner does not want ends the connection. */

@@ -85,7 +85,8 @@ struct weft_h1_options {
 			     */
 	bool allow_absolute_url;      /* Envoy: default true */
 	bool allow_chunked_length;    /* CL+TE: drop CL instead of refusing; default false */
-	bool stream_error_on_invalid; /* answer 400 without closing where framing is not in doubt */
+	bool stream_error_on_invalid; /* server: answer 400 without closing where framing is not in
+					 doubt: a bad target or Host, no body */
 	bool enable_trailers;	      /* Envoy: trailers of h1 are dropped unless true */
 	bool send_fully_qualified_url;
 };

@@ -166,4 +166,4 @@ int weft_h1_send_response(struct weft_exchange *x, const struct weft_headers *h,
 int weft_h1_send_interim(struct weft_exchange *x, const struct weft_headers *h);
 int weft_h1_send_body(struct weft_exchange *x, struct evbuffer *b, bool end);
 int weft_h1_send_last(struct weft_exchange *x, const struct weft_headers *trailers);
-void weft_h1_send_error(struct weft_session *s, int status, const char *body);
+void weft_h1_send_error(struct weft_session *s, int status, const char *body, bool keep);

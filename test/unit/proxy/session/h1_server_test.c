@@ -265,6 +265,20 @@ static void bad_heads_are_answered(void **state)
 	fd = -1;
 }
 
+static void a_bad_host_need_not_close(void **state)
+{
+	srv->conf.h1.stream_error_on_invalid = true;
+	srv->on_headers = ok;
+	start();
+	put(fd, "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nhost: h\r\n\r\n");
+	assert_log(srv, "bad 400 missing_host_header\n"
+			"headers :authority=h :path=/ :method=GET :scheme=http END\ndone\n");
+	assert_string_equal(get(fd), "HTTP/1.1 400 Bad Request\r\ncontent-length: 11\r\n"
+				     "content-type: text/plain\r\n\r\nBad Request" OK);
+	put(fd, "POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\n");
+	assert_log(srv, "bad 400 missing_host_header\nclosed eof\n");
+}
+
 static void broken_chunks_cut_the_exchange(void **state)
 {
 	start();
@@ -550,6 +564,7 @@ int main(void)
 		T(http_10_is_refused),
 		T(absolute_targets),
 		T(bad_heads_are_answered),
+		T(a_bad_host_need_not_close),
 		T(broken_chunks_cut_the_exchange),
 		T(expect_continue),
 		T(early_answer_closes_unless_the_body_is_here),
