@@ -269,8 +269,7 @@ static void mutate(struct weft_stream *s)
 		}
 	}
 	set_user_agent(s);
-	if (conf->via)
-		weft_headers_append(h, WEFT_H_VIA, conf->via, strlen(conf->via));
+	weft_hcm_via(conf, h);
 	set_scheme(s);
 	weft_request_id_set(s, who.edge);
 	weft_xfcc_apply(&conf->xfcc, s->info.down->tls, peer_pem, s, h);

@@ -29,6 +29,19 @@ static void set_date(struct weft_stream *s, struct weft_headers *h)
 	weft_headers_add_ref(h, WEFT_H_DATE, "date", 4, date, 29);
 }
 
+void weft_hcm_via(const struct weft_hcm_conf *conf, struct weft_headers *h)
+{
+	const struct weft_header *f;
+	const char *text;
+
+	if (!conf->via)
+		return;
+	f = weft_headers_get(h, WEFT_H_VIA);
+	text = f && f->value_len ? weft_arena_printf(h->arena, "%s, %s", f->value, conf->via)
+				 : conf->via;
+	weft_headers_set_id(h, WEFT_H_VIA, text, strlen(text));
+}
+
 /* The connection ends with this answer where it must or was asked to. */
 static void look_last(struct weft_stream *s, bool tunnel)
 {
@@ -67,8 +80,7 @@ void weft_hcm_response(struct weft_stream *s, struct weft_headers *h)
 	    (conf->id_in_response || weft_headers_get(req, WEFT_H_X_ENVOY_FORCE_TRACE)))
 		weft_headers_set_id(h, WEFT_H_X_REQUEST_ID, s->info.request_id,
 				    strlen(s->info.request_id));
-	if (conf->via)
-		weft_headers_append(h, WEFT_H_VIA, conf->via, strlen(conf->via));
+	weft_hcm_via(conf, h);
 	set_date(s, h);
 	set_server(conf, h);
 }

@@ -222,8 +222,6 @@ static void append(const struct weft_xff_conf *conf, const struct weft_io_info *
 		   struct weft_headers *h)
 {
 	char text[WEFT_IP_TEXT];
-	const char *s;
-	size_t n = 0;
 
 	if (weft_ip_is_loopback(&io->remote.ip))
 		weft_ip_text(&conf->self, text, sizeof(text));
@@ -231,9 +229,6 @@ static void append(const struct weft_xff_conf *conf, const struct weft_io_info *
 		xff_text(conf, &io->remote.ip, text);
 	else
 		return;
-	s = weft_headers_joined(h, "x-forwarded-for", 15, &n);
-	if (s && s != weft_headers_value(h, WEFT_H_X_FORWARDED_FOR))
-		weft_headers_set_id(h, WEFT_H_X_FORWARDED_FOR, s, n); /* several become one */
 	weft_headers_append(h, WEFT_H_X_FORWARDED_FOR, text, strlen(text));
 }
 
@@ -254,8 +249,9 @@ static void set_proto(const struct weft_io_info *io, struct weft_headers *h)
 static bool from_remote(const struct weft_xff_conf *conf, const struct weft_io_info *io,
 			struct weft_headers *h, struct weft_sockaddr *ret)
 {
-	size_t n = 0;
-	const char *s = weft_headers_joined(h, "x-forwarded-for", 15, &n);
+	const struct weft_header *f = weft_headers_get(h, WEFT_H_X_FORWARDED_FOR);
+	const char *s = f ? f->value : NULL;
+	size_t n = f ? f->value_len : 0;
 	bool single, found = false;
 
 	if (conf->hops && s)
@@ -274,8 +270,9 @@ static bool from_remote(const struct weft_xff_conf *conf, const struct weft_io_i
 static bool from_header(const struct weft_xff_conf *conf, const struct weft_io_info *io,
 			struct weft_headers *h, struct weft_sockaddr *ret)
 {
-	size_t n = 0;
-	const char *s = weft_headers_joined(h, "x-forwarded-for", 15, &n);
+	const struct weft_header *f = weft_headers_get(h, WEFT_H_X_FORWARDED_FOR);
+	const char *s = f ? f->value : NULL;
+	size_t n = f ? f->value_len : 0;
 	bool single = false, found = false;
 
 	for (size_t i = 0; i < conf->n_detect && !found; i++) {
@@ -308,9 +305,13 @@ static bool is_internal(const struct weft_xff_conf *conf, const struct weft_io_i
 void weft_xff_apply(const struct weft_xff_conf *conf, const struct weft_io_info *io,
 		    struct weft_headers *h, struct weft_xff_found *ret)
 {
+	size_t n = 0;
+	const char *s = weft_headers_joined(h, "x-forwarded-for", 15, &n);
 	bool trust;
 
 	*ret = (struct weft_xff_found){0};
+	if (s && s != weft_headers_value(h, WEFT_H_X_FORWARDED_FOR))
+		weft_headers_set_id(h, WEFT_H_X_FORWARDED_FOR, s, n); /* several become one */
 	if (conf->use_remote)
 		trust = from_remote(conf, io, h, &ret->remote);
 	else
