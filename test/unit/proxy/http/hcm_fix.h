@@ -8,6 +8,7 @@
 #include "proxy/http/route_tables.h"
 #include "proxy/http/stats.h"
 #include "proxy/l4/chain.h"
+#include "xds/proto/envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case.pb-c.h"
 #include "xds/proto/envoy/extensions/http/original_ip_detection/xff/v3/xff.pb-c.h"
 #include "xds/proto/envoy/extensions/request_id/uuid/v3/uuid.pb-c.h"
 #include "xds/yaml.h"
@@ -170,6 +171,28 @@ static const struct weft_http_filter fake_filter = {
 	.closed = f_closed,
 };
 
+/* One that looks at everything and does nothing: a PreserveCaseFormatterConfig. */
+static enum weft_flow n_headers(struct weft_stream *s, const void *conf, void *state,
+				enum weft_dir d, struct weft_headers *h, bool end)
+{
+	return WEFT_NEXT;
+}
+
+static enum weft_flow n_data(struct weft_stream *s, const void *conf, void *state, enum weft_dir d,
+			     struct evbuffer *b, bool end)
+{
+	return WEFT_NEXT;
+}
+
+static const struct weft_http_filter idle_filter = {
+	.ext = {.name = "test.idle",
+		.config =
+			&envoy__extensions__http__header_formatters__preserve_case__v3__preserve_case_formatter_config__descriptor},
+	.headers = n_headers,
+	.data = n_data,
+};
+static unsigned idle_filters; /* how many before the others */
+
 /* ---- the one that answers */
 
 static void answer(struct weft_stream *s, int status, const char *body, bool end)
@@ -312,7 +335,7 @@ static struct env *env_new(const char *more, unsigned filters, bool routes)
 	struct env *e = calloc(1, sizeof(*e));
 	struct weft_yaml_doc *docs = NULL;
 	struct weft_path at = {NULL, "filters", -1};
-	char yaml[16384], err[512];
+	char yaml[32768], err[512];
 	Envoy__Config__Listener__V3__Filter *f;
 	size_t n = 0, len;
 
@@ -323,12 +346,20 @@ static struct env *env_new(const char *more, unsigned filters, bool routes)
 	weft_http_register();
 	weft_http_filter_register(&fake_filter);
 	weft_http_filter_register(&fake_terminal);
+	weft_http_filter_register(&idle_filter);
 	len = (size_t)snprintf(yaml, sizeof(yaml),
 			       "name: hcm\ntyped_config:\n  \"@type\": type.googleapis.com/"
 			       "envoy.extensions.filters.network.http_connection_manager.v3."
 			       "HttpConnectionManager\n"
 			       "  stat_prefix: t\n%s%s  http_filters:\n",
 			       routes ? ROUTES : "", more ?: "");
+	for (unsigned i = 0; i < idle_filters; i++)
+		len += (size_t)snprintf(yaml + len, sizeof(yaml) - len,
+					"  - name: n%u\n    typed_config: {\"@type\": "
+					"type.googleapis.com/envoy.extensions.http."
+					"header_formatters.preserve_case.v3."
+					"PreserveCaseFormatterConfig}\n",
+					i);
 	for (unsigned i = 0; i < filters; i++)
 		len += (size_t)snprintf(yaml + len, sizeof(yaml) - len,
 					"  - name: f%u\n    typed_config: {\"@type\": "

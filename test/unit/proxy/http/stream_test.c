@@ -408,12 +408,27 @@ static uint64_t per_request(unsigned filters, unsigned n)
 	return t;
 }
 
+/* Least of several runs: the machine does other things too. */
+static uint64_t least(unsigned idle)
+{
+	uint64_t best = UINT64_MAX, t;
+
+	idle_filters = idle;
+	for (int i = 0; i < 5; i++) {
+		t = per_request(0, 6400);
+		best = t < best ? t : best;
+	}
+	idle_filters = 0;
+	return best;
+}
+
 static void filters_are_cheap(void **state)
 {
-	uint64_t none = per_request(0, 20000), eight = per_request(8, 20000);
+	uint64_t none = least(0), many = least(50), each = many > none ? (many - none) / 50 : 0;
 
-	print_message("# %u ns a request, %d ns more with 8 filters that write a header each way\n",
-		      (unsigned)none, (int)(eight - none));
+	print_message("# a filter that does nothing: %u ns a request of %u ns\n", (unsigned)each,
+		      (unsigned)none);
+	assert_in_range(each, 0, 2000); /* sanitizers, a busy machine */
 }
 
 int main(void)
