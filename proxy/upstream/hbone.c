@@ -1,6 +1,7 @@
 /* Streams inside HBONE tunnels: one mTLS HTTP/2 session to an endpoint's proxy carries many CONNECT
  * streams, each a weft_io. Pooled by {our certificate, peer's identity, peer's address}. RFC 9113
- * §8.5; ambient-contract §1. */
+ * §8.5; ambient-contract §1. Peers speak TLS 1.3 only: the transport's tls_params must allow it
+ * (the default of clients ends at 1.2, as Envoy's does). */
 #include "proxy/core/worker.h"
 #include "proxy/upstream/pool_priv.h"
 

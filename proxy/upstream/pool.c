@@ -425,6 +425,7 @@ struct weft_pools *weft_pools_new(struct weft_wcluster *wc)
 	struct weft_pools *a = weft_xcalloc(1, sizeof(*a));
 
 	a->wc = wc;
+	weft_gates_init(wc->cluster);
 	TAILQ_INIT(&a->tcp);
 	TAILQ_INIT(&a->peers);
 	TAILQ_INIT(&a->dead_conns);

@@ -109,6 +109,7 @@ enum weft_gate { GATE_CX, GATE_PENDING, GATE_RQ, GATE_POOLS };
 bool weft_gate_take(const struct weft_cluster *c, enum weft_priority p, enum weft_gate g,
 		    bool force);
 void weft_gate_give(const struct weft_cluster *c, enum weft_priority p, enum weft_gate g);
+void weft_gates_init(const struct weft_cluster *c);
 #define COUNT(cl, item, n) weft_scope_add((cl)->scope, WEFT_CLUSTER_##item, n)
 /* A connection's beginning and end, of any kind. */
 struct cx_end {

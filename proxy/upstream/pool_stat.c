@@ -71,6 +71,19 @@ void weft_gate_give(const struct weft_cluster *c, enum weft_priority p, enum wef
 	told(c, b, &g, was - 1, was);
 }
 
+/* What is left is told from the beginning, not only once something was taken. */
+void weft_gates_init(const struct weft_cluster *c)
+{
+	for (int p = 0; p < WEFT_PRIORITIES; p++)
+		for (int which = GATE_CX; which <= GATE_POOLS; which++) {
+			struct gate g = gate_of(&c->breaker[p], (enum weft_gate)which);
+			uint32_t now = atomic_load_explicit(g.n, memory_order_relaxed);
+
+			if (c->breaker[p].track_remaining)
+				told(c, &c->breaker[p], &g, now, now);
+		}
+}
+
 void weft_cx_opened(const struct weft_cluster *c, struct weft_host *h)
 {
 	COUNT(c, upstream_cx_total, 1);

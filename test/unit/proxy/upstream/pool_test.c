@@ -78,6 +78,8 @@ static void test_pending_in_order(void **state)
 	struct fix *f = *state;
 	struct rq r[4];
 
+	STAT_IS(f, circuit_breakers_default_remaining_rq, 1024);
+	STAT_IS(f, circuit_breakers_high_remaining_cx, 1024);
 	f->breaker[0].max_connections = 1;
 	f->breaker[0].max_pending = 3;
 	for (int i = 0; i < 3; i++)
