@@ -114,8 +114,11 @@ static void server_end(struct weft_session *s)
 	weft_exchange_tell_done(x);
 	if (weft_session_over(s))
 		return;
-	if (!go_on || s->draining)
+	if (!go_on)
 		weft_session_close(s, WEFT_IO_EOF, 0, true);
+	else if (s->draining && !s->timer)
+		weft_session_timer(
+			s, s->h1.grace_ms); /* that answer had left before it could say so */
 }
 
 static const struct weft_h1_side side = {
@@ -186,6 +189,7 @@ static void server_timer(struct weft_session *s)
 
 static void server_drain(struct weft_session *s, unsigned grace_ms)
 {
+	s->h1.grace_ms = grace_ms ?: 1;
 	if (!s->h1.x && !s->timer)
 		weft_session_timer(s, grace_ms ?: 1);
 }
@@ -194,7 +198,7 @@ static void server_reset(struct weft_exchange *x, enum weft_reset why)
 {
 	struct weft_session *s = x->s;
 
-	if (x->finished && x->rx_end && s->h1.reuse && !x->opaque && !s->draining)
+	if (x->finished && x->rx_end && s->h1.reuse && !x->opaque)
 		weft_io_kick(s->io);
 	else
 		weft_session_close(s, WEFT_IO_EOF, 0, true);

@@ -83,6 +83,7 @@ struct weft_session_h1 {
 	struct weft_h1 p;
 	struct weft_h1_conf conf;
 	struct weft_exchange *x; /* the one there is */
+	uint32_t grace_ms;	 /* how long a drained connection may wait for one more request */
 	bool reuse : 1;		 /* the connection goes on after it */
 	bool held : 1;		 /* paused because requests wait behind it */
 	bool room_due : 1;	 /* room() is, in the turn */
