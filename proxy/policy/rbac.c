@@ -21,9 +21,10 @@ static int policy_prepare(struct weft_cfg *c, const struct weft_path *at, const 
 {
 	const policy_msg *m = e->value;
 	/* the key stands in the path of a map's value */
-	struct weft_path p = {at, e->key, -1}, pm = {&p, "permissions", -1},
-			 pp = {&p, "principals", -1}, pc = {&p, "condition", -1},
-			 px = {&p, "checked_condition", -1}, pl = {&p, "cel_config", -1};
+	struct weft_path p = {at, e->key && *e->key ? e->key : "\"\"", -1},
+			 pm = {&p, "permissions", -1}, pp = {&p, "principals", -1},
+			 pc = {&p, "condition", -1}, px = {&p, "checked_condition", -1},
+			 pl = {&p, "cel_config", -1};
 	struct rbac_node *two = weft_arena_alloc(c->arena, 2 * sizeof(*two));
 	int err = 0;
 
