@@ -183,6 +183,8 @@ int weft_upstream_dial(struct weft_wcluster *wc, struct weft_host *h, const stru
 		tcp_free(c);
 		return r;
 	}
+	if (cl->buffer_bytes)
+		weft_io_set_high(c->io, cl->buffer_bytes);
 	HASH_ADD_PTR(by_io, io, c);
 	TAILQ_INSERT_TAIL(&wc->pools->tcp, c, link);
 	if (!evtimer_pending(&wc->pools->bytes, NULL))

@@ -1,6 +1,7 @@
 /* Names of a cluster against a DNS server on loopback that the test itself plays. */
 #include "proxy/core/worker.h"
 #include "proxy/upstream/dns.h"
+#include "xds/yaml.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -170,6 +171,12 @@ static void on_answer(void *owner, size_t i, int err, const struct weft_ip *ips,
 		event_base_loopbreak(f->base);
 }
 
+static const ProtobufCMessageDescriptor *pick(void *ctx, const char *api, const char *kind,
+					      bool *ret_lenient, struct weft_err *reterr)
+{
+	return &envoy__config__cluster__v3__cluster__descriptor;
+}
+
 static void run(struct fix *f, const char *name, unsigned answers)
 {
 	struct weft_dns *d;
@@ -301,6 +308,39 @@ static void test_stop_while_asking(void **state)
 	assert_int_equal(f->answers, 0);
 }
 
+/* The typed form, read again from the message alone when the cluster starts. */
+static void test_typed(void **state)
+{
+	struct fix *f = *state;
+	struct weft_arena *a = weft_arena_new(0);
+	struct weft_cfg c = {.arena = a};
+	struct weft_errs errs = {0};
+	struct weft_yaml_doc *docs;
+	struct weft_dns_conf conf;
+	size_t n;
+	char text[512];
+
+	snprintf(text, sizeof(text),
+		 "{name: x, dns_lookup_family: V4_ONLY, typed_dns_resolver_config: {name: c, "
+		 "typed_config: {\"@type\": "
+		 "type.googleapis.com/envoy.extensions.network.dns_resolver."
+		 "cares.v3.CaresDnsResolverConfig, resolvers: [{socket_address: {address: "
+		 "127.0.0.1, "
+		 "port_value: %u}}], query_tries: 2, rotate_nameservers: true}}}",
+		 f->server.port);
+	weft_yaml_decode(a, "t", text, strlen(text), pick, NULL, &docs, &n, &errs);
+	assert_int_equal(errs.n, 0);
+	assert_int_equal(weft_dns_conf_read(&c, NULL, (const void *)docs[0].msg, &conf), 0);
+	assert_int_equal(conf.resolver.n_servers, 1);
+	assert_int_equal(conf.resolver.tries, 2);
+	assert_true(conf.resolver.rotate);
+	f->server.n_a = 1;
+	f->cl.msg = (const void *)docs[0].msg;
+	run(f, "web.test.", 1);
+	assert_true(has(f, 0, "10.1.0.1"));
+	weft_arena_free(a);
+}
+
 static void test_bad_conf(void **state)
 {
 	struct fix *f = *state;
@@ -324,6 +364,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ttl, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_server_needed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop_while_asking, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_typed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_conf, setup, teardown),
 	};
 
