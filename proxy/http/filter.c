@@ -23,6 +23,7 @@ void weft_http_filter_register(const struct weft_http_filter *f)
 	}
 }
 
+/* The i-th there is; NULL: no more. */
 static const struct weft_http_filter *nth(unsigned i)
 {
 	if (i < N_FILTERS)
@@ -81,6 +82,20 @@ static int item_prepare(struct weft_cfg *c, const struct weft_path *at, const ht
 	it->disabled = m->disabled;
 	it->conf = msg;
 	return it->f->ext.prepare ? it->f->ext.prepare(c, &tc, msg, &it->conf) : 0;
+}
+
+static void unref_scope(void *s)
+{
+	weft_scope_unref(s);
+}
+
+struct weft_scope *weft_http_filter_scope(struct weft_cfg *c, const struct weft_scope_class *cls)
+{
+	const struct weft_net_context *x = c->context;
+	struct weft_scope *s = weft_scope_get(cls, x && x->http_prefix ? x->http_prefix : "");
+
+	weft_arena_cleanup(c->arena, unref_scope, s);
+	return s;
 }
 
 static bool wants(const struct http_item *it, enum http_call k)

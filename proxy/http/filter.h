@@ -85,6 +85,13 @@ const struct weft_routes *weft_stream_routes(struct weft_stream *s);
 /* The route's (or virtual host's) own configuration for this filter, or NULL; most need not ask:
  * conf is it already. */
 const void *weft_stream_route_conf(struct weft_stream *s, const void *state);
+/* Those of all levels, the most specific (weighted entry, route, virtual host, table) first; how
+ * many. */
+enum { WEFT_ROUTE_LEVELS = 4 };
+size_t weft_stream_route_confs(struct weft_stream *s, const void *state,
+			       const void *ret[WEFT_ROUTE_LEVELS]);
+/* The chain's own, whatever routes say. */
+const void *weft_stream_chain_conf(struct weft_stream *s, const void *state);
 struct weft_scope *weft_stream_scope(struct weft_stream *s); /* http.PREFIX. */
 uint64_t weft_stream_random(struct weft_stream *s); /* the same for all of one stream: fractions */
 bool weft_stream_is_grpc(const struct weft_stream *s);
@@ -115,6 +122,12 @@ int weft_stream_restart_body(struct weft_stream *s, struct evbuffer *body);
 bool weft_stream_is_tls(const struct weft_stream *s);
 /* The protocol asked for by an upgrade ("websocket"), "CONNECT", or NULL. */
 const char *weft_stream_upgrade(const struct weft_stream *s);
+
+/* For a filter's prepare: its numbers under http.PREFIX. ("" where that is not known); lives as
+ * long as c->arena. */
+struct weft_scope;
+struct weft_scope_class;
+struct weft_scope *weft_http_filter_scope(struct weft_cfg *c, const struct weft_scope_class *cls);
 
 #define HTTP_FILTER(name) extern const struct weft_http_filter weft_http_filter_##name;
 #include "proxy/http/filters/filters.def"

@@ -261,8 +261,11 @@ int weft_hcm_prepare(struct weft_cfg *c, const struct weft_path *at, const Proto
 	struct weft_hcm_conf *conf = weft_arena_alloc(c->arena, sizeof(*conf));
 	struct weft_path f = {at, "http_filters", -1}, l = {at, "access_log", -1},
 			 r = {at, "local_reply_config", -1};
+	struct weft_net_context *x = c->context;
 	int err = 0;
 
+	if (x)
+		x->http_prefix = m->stat_prefix ?: "";
 	conf->scope = weft_scope_get(&weft_http_scope_class, m->stat_prefix ?: "");
 	weft_arena_cleanup(c->arena, unref_scope, conf->scope);
 	prepare_times(m, conf);
@@ -277,6 +280,8 @@ int weft_hcm_prepare(struct weft_cfg *c, const struct weft_path *at, const Proto
 		err |= weft_access_logs_prepare(c, &l, m->access_log, m->n_access_log, &conf->logs);
 	if (m->local_reply_config)
 		err |= weft_local_reply_prepare(c, &r, m->local_reply_config, &conf->replies);
+	if (x)
+		x->http_prefix = NULL;
 	*ret = conf;
 	return err ? -EINVAL : 0;
 }

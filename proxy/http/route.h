@@ -100,6 +100,9 @@ bool weft_route_hash(const struct weft_route *r, const struct weft_route_in *in,
  * name in the chain. */
 const void *weft_route_filter_conf(const struct weft_route *r, const struct weft_weighted *w,
 				   const char *name, bool *ret_disabled);
+/* Of all levels, the most specific first; how many of the four have one. */
+size_t weft_route_filter_confs(const struct weft_route *r, const struct weft_weighted *w,
+			       const char *name, const void *ret[4]);
 /* Upgrade permission ("websocket";
  * -1: not said). */
 int weft_route_upgrade(const struct weft_route *r, const char *type);

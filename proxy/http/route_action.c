@@ -367,6 +367,22 @@ const void *weft_route_filter_conf(const struct weft_route *r, const struct weft
 	return f ? f->conf : NULL;
 }
 
+size_t weft_route_filter_confs(const struct weft_route *r, const struct weft_weighted *w,
+			       const char *name, const void *ret[4])
+{
+	const struct route_filters *levels[] = {w ? w->filters : NULL, r->priv->filters,
+						r->vhost->filters, r->routes->filters};
+	size_t n = 0, i;
+
+	for (i = 0; i < 4; i++) {
+		const struct route_filter *f = look(levels[i], name);
+
+		if (f && f->conf)
+			ret[n++] = f->conf;
+	}
+	return n;
+}
+
 bool weft_route_has_filter_confs(const struct weft_route *r, const struct weft_weighted *w)
 {
 	return (w && w->filters) || r->priv->filters || r->vhost->filters || r->routes->filters;

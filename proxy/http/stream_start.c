@@ -209,17 +209,37 @@ static void apply_route_conf(struct weft_stream *s)
 	}
 }
 
+static const struct http_item *item_of(const struct weft_stream *s, const void *state)
+{
+	for (unsigned i = 0; i < s->chain->n; i++)
+		if (s->state + s->chain->v[i].state == state)
+			return &s->chain->v[i];
+	return NULL;
+}
+
 const void *weft_stream_route_conf(struct weft_stream *s, const void *state)
 {
 	const struct weft_route *r = weft_stream_route(s);
+	const struct http_item *it = item_of(s, state);
 	bool off = false;
 
-	if (!r)
-		return NULL;
-	for (unsigned i = 0; i < s->chain->n; i++)
-		if (s->state + s->chain->v[i].state == state)
-			return weft_route_filter_conf(r, s->weighted, s->chain->v[i].name, &off);
-	return NULL;
+	return r && it ? weft_route_filter_conf(r, s->weighted, it->name, &off) : NULL;
+}
+
+size_t weft_stream_route_confs(struct weft_stream *s, const void *state,
+			       const void *ret[WEFT_ROUTE_LEVELS])
+{
+	const struct weft_route *r = weft_stream_route(s);
+	const struct http_item *it = item_of(s, state);
+
+	return r && it ? weft_route_filter_confs(r, s->weighted, it->name, ret) : 0;
+}
+
+const void *weft_stream_chain_conf(struct weft_stream *s, const void *state)
+{
+	const struct http_item *it = item_of(s, state);
+
+	return it ? it->conf : NULL;
 }
 
 /* The chain of an upgrade; NULL: it is not allowed. */
