@@ -2,22 +2,34 @@
 #include "proxy/l4/als.h"
 #include "proxy/l4/chain_conf.h"
 
+#include "proxy/core/timer.h"
 #include "proxy/core/worker.h"
+#include "proxy/upstream/cluster.h"
 #include <event2/event.h>
 #include <event2/event_struct.h>
-#include <string.h>
+#include <stddef.h>
 #include <time.h>
+
+enum {
+	/* for all that filters wait for before the last one takes over: as long as an idle
+	 * connection may live */
+	WAIT_MS = 3600 * 1000,
+};
 
 struct weft_chain {
 	struct weft_chain_start s;
 	struct weft_arena *arena;
-	struct weft_io *io; /* ours until a terminal filter took it; NULL: gone */
+	struct weft_io *io; /* NULL: gone, or another's */
 	struct weft_info info;
 	char *state;
 	size_t at;	 /* the filter that is asked next, or that waits */
 	size_t n_opened; /* filters whose closed() is owed */
-	bool waits, taken, closing, read_paused, draining;
-	bool opened_all; /* every opened() was run; data goes to the terminal one */
+	/* BYTES: for the client, no filter said WAIT but the one at `at` has not seen any. DATA:
+	 * the filter has seen what came and said WAIT; more bytes or a resume ask it again. */
+	enum { WAITS_NOT, WAITS_OPENED, WAITS_BYTES, WAITS_DATA } waits;
+	bool running, resumed; /* resumed from inside of the call that says WAIT */
+	bool taken, closing, draining;
+	struct weft_timer timer;
 	struct event ev; /* the last call comes from the loop */
 };
 
@@ -38,100 +50,137 @@ static void destroy(evutil_socket_t fd, short what, void *arg)
 			conf->v[i].f->closed(ch, conf->v[i].conf, state_of(ch, i));
 	ch->info.end_ns = weft_now_ns();
 	weft_access_logs_write(ch->s.logs, &in);
+	weft_host_unref(ch->info.host);
+	if (ch->info.cluster)
+		weft_cluster_unref(ch->info.cluster);
 	if (ch->io)
 		weft_io_free(ch->io);
 	ch->s.closed(ch->s.owner, ch);
 	weft_arena_free(ch->arena);
 }
 
+static const struct weft_io_ops io_ops;
+
 void weft_chain_close(struct weft_chain *ch, unsigned flush_ms, const char *details)
 {
+	struct weft_io *io = ch->io;
+
 	if (ch->closing)
 		return;
 	ch->closing = true;
+	weft_timer_clear(&ch->timer);
 	if (details && !ch->info.termination_details)
 		ch->info.termination_details = details;
-	if (ch->io && flush_ms) {
-		struct weft_io *io = ch->io;
-
+	if (io && flush_ms) {
 		/* what is asked of it afterwards (logs) reads the info, not the io */
 		weft_chain_forget_io(ch);
 		weft_io_close_after_flush(io, flush_ms);
+	} else if (io) {
+		/* no filter hears of it any more */
+		weft_io_set_ops(io, &io_ops, ch);
 	}
 	event_active(&ch->ev, EV_TIMEOUT, 0);
 }
 
-/* Runs filters from ch->at: first their opened(), then the bytes that are there. */
+static void on_late(struct weft_timer *t)
+{
+	struct weft_chain *ch =
+		(struct weft_chain *)((char *)t - offsetof(struct weft_chain, timer));
+
+	weft_chain_close(ch, 0, "filter_wait_timeout");
+}
+
+/* What the filter at `at` says now. */
+static enum weft_flow ask(struct weft_chain *ch)
+{
+	const struct weft_chain_item *it = &ch->s.conf->v[ch->at];
+	void *st = state_of(ch, ch->at);
+	enum weft_flow r = WEFT_NEXT;
+	struct evbuffer *in;
+
+	if (ch->n_opened == ch->at) {
+		ch->n_opened++;
+		ch->waits = WAITS_OPENED;
+		if (it->f->opened)
+			r = it->f->opened(ch, it->conf, st);
+	}
+	if (ch->closing || r != WEFT_NEXT)
+		return r;
+	if (it->f->take) {
+		ch->taken = true;
+		ch->waits = WAITS_NOT;
+		weft_timer_clear(&ch->timer);
+		it->f->take(ch, it->conf, st, ch->io);
+		return WEFT_DONE;
+	}
+	if (!it->f->data)
+		return WEFT_NEXT;
+	in = weft_io_in(ch->io);
+	ch->waits = WAITS_BYTES;
+	if (!evbuffer_get_length(in) && !weft_io_eof(ch->io))
+		return WEFT_WAIT;
+	ch->waits = WAITS_DATA;
+	return it->f->data(ch, it->conf, st, in, weft_io_eof(ch->io));
+}
+
+/* Runs filters from ch->at: first their opened(), then the bytes that are there. The chain is there
+ * until the loop runs again, whatever a filter does. */
 static void run(struct weft_chain *ch)
 {
-	const struct weft_chain_conf *conf = ch->s.conf;
+	ch->running = true;
+	while (!ch->closing && ch->at < ch->s.conf->n) {
+		enum weft_flow r;
 
-	while (!ch->closing && !ch->taken && ch->at < conf->n) {
-		const struct weft_chain_item *it = &conf->v[ch->at];
-		void *st = state_of(ch, ch->at);
-		enum weft_flow r = WEFT_NEXT;
-
-		if (ch->n_opened == ch->at) {
-			ch->n_opened++;
-			if (it->f->opened)
-				r = it->f->opened(ch, it->conf, st);
-		}
+		ch->resumed = false;
+		r = ask(ch);
 		if (ch->closing || r == WEFT_DONE)
-			return;
-		if (r == WEFT_NEXT && it->f->take) {
-			ch->taken = true;
-			it->f->take(ch, it->conf, st, ch->io);
-			return;
+			break;
+		if (r == WEFT_WAIT && (!ch->resumed || ch->waits == WAITS_BYTES)) {
+			if (!weft_timer_is_set(&ch->timer))
+				weft_timer_set(weft_timers_of(ch->s.worker), &ch->timer, WAIT_MS,
+					       weft_now_ns(), on_late);
+			break;
 		}
-		if (r == WEFT_NEXT && it->f->data) {
-			struct evbuffer *in = weft_io_in(ch->io);
-
-			/* a filter that wants bytes gets what has come; the chain goes on when it
-			 * is content, and that is when it says NEXT */
-			if (!evbuffer_get_length(in) && !weft_io_eof(ch->io))
-				r = WEFT_WAIT;
-			else
-				r = it->f->data(ch, it->conf, st, in, weft_io_eof(ch->io));
-		}
-		if (ch->closing || r == WEFT_DONE)
-			return;
-		if (r == WEFT_WAIT) {
-			ch->waits = true;
-			return;
-		}
+		/* it waited in opened(), was resumed at once, and has bytes to look at still */
+		if (r == WEFT_WAIT && ch->waits == WAITS_OPENED && ch->s.conf->v[ch->at].f->data)
+			continue;
+		ch->waits = WAITS_NOT;
 		ch->at++;
 	}
+	ch->running = false;
 }
 
 static void on_ready(struct weft_io *io)
 {
-	run(weft_io_owner(io));
+	struct weft_chain *ch = weft_io_owner(io);
+
+	if (ch->closing)
+		return;
+	ch->info.requested_server_name = ch->info.down->sni;
+	run(ch);
 }
 
 static void on_readable(struct weft_io *io)
 {
 	struct weft_chain *ch = weft_io_owner(io);
-	const struct weft_chain_item *it = &ch->s.conf->v[ch->at];
 
-	if (!weft_io_is_ready(io) || ch->closing)
-		return;
 	/* only a filter that waits for bytes is woken by bytes */
-	if (ch->waits && it->f->data && ch->n_opened > ch->at) {
-		ch->waits = false;
+	if (!ch->closing && !ch->taken && !ch->running && ch->waits >= WAITS_BYTES)
 		run(ch);
-	}
 }
 
 static void on_closed(struct weft_io *io, enum weft_io_end why, int err)
 {
 	struct weft_chain *ch = weft_io_owner(io);
+	const char *detail = weft_io_detail(io);
 
-	if (why == WEFT_IO_TLS || why == WEFT_IO_TIMEOUT)
-		ch->info.up_failure = NULL;
-	weft_info_flag(&ch->info, WEFT_FLAG_DC);
-	weft_chain_close(ch, 0,
-			 why == WEFT_IO_TLS ? weft_arena_strdup(ch->arena, weft_io_detail(io))
-					    : NULL);
+	if (ch->closing)
+		return;
+	if (why == WEFT_IO_TLS && *detail)
+		ch->info.down_failure = weft_arena_strdup(ch->arena, detail);
+	else if (why == WEFT_IO_RESET)
+		weft_info_flag(&ch->info, WEFT_FLAG_DC);
+	weft_chain_close(ch, 0, NULL);
 }
 
 static const struct weft_io_ops io_ops = {
@@ -165,12 +214,23 @@ struct weft_chain *weft_chain_new(const struct weft_chain_start *start)
 
 void weft_chain_resume(struct weft_chain *ch)
 {
-	if (!ch->waits || ch->closing)
+	const struct weft_chain_item *it;
+
+	if (ch->closing || ch->taken)
 		return;
-	ch->waits = false;
-	/* it waited in opened() and is content now, or in data() */
-	if (!ch->s.conf->v[ch->at].f->data)
+	if (ch->running) {
+		ch->resumed = true;
+		return;
+	}
+	/* bytes are not the filter's to promise */
+	if (ch->waits != WAITS_OPENED && ch->waits != WAITS_DATA)
+		return;
+	it = &ch->s.conf->v[ch->at];
+	/* content in opened(): its bytes come next, where it wants some */
+	if (ch->waits == WAITS_OPENED && !it->f->data && !it->f->take) {
 		ch->at++;
+		ch->waits = WAITS_NOT;
+	}
 	run(ch);
 }
 
@@ -191,6 +251,8 @@ bool weft_chain_draining(const struct weft_chain *ch)
 /* The terminal filter's io ended, or another owner has it now. */
 void weft_chain_forget_io(struct weft_chain *ch)
 {
+	if (!ch->io)
+		return;
 	/* logs are written after the io is gone */
 	ch->info.down = weft_info_keep(ch->arena, ch->info.down, ch->s.logs != NULL);
 	ch->io = NULL;

@@ -237,6 +237,7 @@ int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
 			 ps = {at, "text_format_source", -1};
 	const char *text;
 	struct weft_format *f;
+	size_t n;
 	int err;
 
 	switch (m->format_case) {
@@ -244,9 +245,11 @@ int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
 		err = weft_format_prepare(c, &pt, m->text_format, ret);
 		break;
 	case ENVOY__CONFIG__CORE__V3__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT_SOURCE:
-		text = weft_data_source(c, &ps, m->text_format_source, "format", NULL);
+		text = weft_data_source(c, &ps, m->text_format_source, "format", &n);
 		if (!text)
 			return -EINVAL;
+		if (strlen(text) != n)
+			return weft_cfg_fail(c, &ps, "must have no NUL byte");
 		err = weft_format_prepare(c, &ps, text, ret);
 		break;
 	case ENVOY__CONFIG__CORE__V3__SUBSTITUTION_FORMAT_STRING__FORMAT_JSON_FORMAT:

@@ -20,6 +20,19 @@ static void str(struct fval *v, const char *s)
 	v->n = strlen(s);
 }
 
+/* A sentence as one word. */
+static void word(struct fval *v, const char *s)
+{
+	size_t n = 0;
+
+	if (!s || !*s)
+		return;
+	for (; *s && n < FVAL_TEXT - 1; s++)
+		v->text[n++] = isspace((unsigned char)*s) ? '_' : *s;
+	v->text[n] = 0;
+	str(v, v->text);
+}
+
 static void num(struct fval *v, int64_t n)
 {
 	v->kind = FV_NUMBER;
@@ -258,6 +271,7 @@ enum {
 	W_UP_CLUSTER_RAW,
 	W_UP_PROTOCOL,
 	W_UP_FAILURE,
+	W_DOWN_FAILURE,
 	W_SNI,
 	W_ROUTE,
 	W_VHOST,
@@ -291,10 +305,10 @@ static void op_word(const struct fop *op, const struct weft_format_in *in, struc
 		str(v, protocol(i->protocol));
 		break;
 	case W_DETAILS:
-		str(v, i->details);
+		word(v, i->details);
 		break;
 	case W_TERMINATION:
-		str(v, i->termination_details);
+		word(v, i->termination_details);
 		break;
 	case W_UP_HOST_NAME:
 		str(v, i->host ? *i->host->hostname ? i->host->hostname : i->host->text : NULL);
@@ -312,7 +326,10 @@ static void op_word(const struct fop *op, const struct weft_format_in *in, struc
 		str(v, i->up_protocol);
 		break;
 	case W_UP_FAILURE:
-		str(v, i->up_failure);
+		word(v, i->up_failure);
+		break;
+	case W_DOWN_FAILURE:
+		word(v, i->down_failure);
 		break;
 	case W_SNI:
 		str(v, i->requested_server_name ? i->requested_server_name
@@ -639,6 +656,7 @@ static const struct {
 	{"UPSTREAM_CLUSTER", op_word, W_UP_CLUSTER, ARGS_NONE},
 	{"UPSTREAM_CLUSTER_RAW", op_word, W_UP_CLUSTER_RAW, ARGS_NONE},
 	{"UPSTREAM_TRANSPORT_FAILURE_REASON", op_word, W_UP_FAILURE, ARGS_NONE},
+	{"DOWNSTREAM_TRANSPORT_FAILURE_REASON", op_word, W_DOWN_FAILURE, ARGS_NONE},
 	{"REQUESTED_SERVER_NAME", op_word, W_SNI, ARGS_NONE},
 	{"ROUTE_NAME", op_word, W_ROUTE, ARGS_NONE},
 	{"VIRTUAL_HOST_NAME", op_word, W_VHOST, ARGS_NONE},

@@ -48,8 +48,9 @@ struct weft_info {
 	struct weft_sockaddr up_remote;
 	const struct weft_tls_info *up_tls; /* NULL; copied into the arena */
 	uint64_t up_conn_id;
-	const char *up_failure;	 /* transport failure reason; NULL */
-	const char *up_protocol; /* "HTTP/1.1" … NULL */
+	const char *up_failure;	  /* transport failure reason; NULL */
+	const char *down_failure; /* of the client's connection; NULL */
+	const char *up_protocol;  /* "HTTP/1.1" … NULL */
 	unsigned attempts;
 	unsigned internal_redirects;
 	const char *request_id; /* NULL */

@@ -31,18 +31,24 @@ struct state {
 };
 
 /* ---- configuration */
+/* "a", "a." and "" before a dot. */
+static const char *dot(const char *s)
+{
+	size_t n = strlen(s);
+
+	return n && s[n - 1] != '.' ? "." : "";
+}
+
 static void names(struct weft_arena *a, struct engine *e, const rbac_msg *m)
 {
-	const char *kind = e->shadow ? "shadow_" : "",
+	const char *kind = e->shadow ? "shadow_" : "", *stat = m->stat_prefix ?: "",
 		   *prefix = e->shadow ? m->shadow_rules_stat_prefix ?: "" : "",
-		   *meta = e->shadow ? "shadow" : "enforced", *dot;
-	size_t n = strlen(m->stat_prefix ?: "");
+		   *meta = e->shadow ? "shadow" : "enforced";
 
-	dot = n && m->stat_prefix[n - 1] == '.' ? "" : ".";
-	e->allowed = weft_arena_printf(a, "%s%srbac.%s%sallowed", m->stat_prefix ?: "", dot, prefix,
-				       kind);
-	e->denied = weft_arena_printf(a, "%s%srbac.%s%sdenied", m->stat_prefix ?: "", dot, prefix,
-				      kind);
+	e->allowed = weft_arena_printf(a, "%s%srbac.%s%s%sallowed", stat, dot(stat), prefix,
+				       dot(prefix), kind);
+	e->denied = weft_arena_printf(a, "%s%srbac.%s%s%sdenied", stat, dot(stat), prefix,
+				      dot(prefix), kind);
 	e->policy_key = weft_arena_printf(a, "%s%s_effective_policy_id", prefix, meta);
 	e->result_key = weft_arena_printf(a, "%s%s_engine_result", prefix, meta);
 }
