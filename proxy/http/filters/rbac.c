@@ -48,13 +48,15 @@ static const struct weft_rbac_template templates = {template_prepare, template_m
 static void names(struct weft_arena *a, struct engine *e, const char *prefix, bool per_policy)
 {
 	const char *kind = e->shadow ? "shadow_" : "", *meta = e->shadow ? "shadow" : "enforced";
+	size_t n = strlen(prefix);
+	const char *dot = n && prefix[n - 1] != '.' ? "." : "";
 
-	e->allowed = weft_arena_printf(a, "rbac.%s%sallowed", prefix, kind);
-	e->denied = weft_arena_printf(a, "rbac.%s%sdenied", prefix, kind);
+	e->allowed = weft_arena_printf(a, "rbac.%s%s%sallowed", prefix, dot, kind);
+	e->denied = weft_arena_printf(a, "rbac.%s%s%sdenied", prefix, dot, kind);
 	e->policy_key = weft_arena_printf(a, "%s%s_effective_policy_id", prefix, meta);
 	e->result_key = weft_arena_printf(a, "%s%s_engine_result", prefix, meta);
 	if (per_policy)
-		e->per_policy = weft_arena_printf(a, "rbac.%spolicy.", prefix);
+		e->per_policy = weft_arena_printf(a, "rbac.%s%spolicy.", prefix, dot);
 }
 
 static int prepare(struct weft_cfg *c, const struct weft_path *at, const ProtobufCMessage *msg,
