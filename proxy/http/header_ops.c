@@ -39,10 +39,8 @@ static int name_check(struct weft_cfg *c, const struct weft_path *at, const char
 	return 0;
 }
 
-/* pseudo: ":path" and its like may be changed. */
 static int add_prepare(struct weft_cfg *c, const struct weft_path *at,
-		       const Envoy__Config__Core__V3__HeaderValueOption *m, bool pseudo,
-		       struct weft_hdrop *to)
+		       const Envoy__Config__Core__V3__HeaderValueOption *m, struct weft_hdrop *to)
 {
 	struct weft_path ph = {at, "header", -1}, pk = {&ph, "key", -1}, pv = {&ph, "value", -1},
 			 pa = {at, "append_action", -1};
@@ -62,7 +60,7 @@ static int add_prepare(struct weft_cfg *c, const struct weft_path *at,
 				? ENVOY__CONFIG__CORE__V3__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__APPEND_IF_EXISTS_OR_ADD
 				: ENVOY__CONFIG__CORE__V3__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__OVERWRITE_IF_EXISTS_OR_ADD;
 	}
-	if (!(pseudo && *to->name == ':') && name_check(c, &pk, to->name))
+	if (name_check(c, &pk, to->name))
 		return -EINVAL;
 	if (m->header->has_raw_value && m->header->raw_value.len) {
 		if (m->header->value && *m->header->value)
@@ -97,7 +95,7 @@ int weft_hdrops_prepare(struct weft_cfg *c, const struct weft_path *at_add,
 	for (i = 0; i < n_add; i++) {
 		struct weft_path p = {at_add->up, at_add->field, (int)i};
 
-		if (add_prepare(c, &p, add[i], false, &v[i]))
+		if (add_prepare(c, &p, add[i], &v[i]))
 			err = -EINVAL;
 	}
 	ret->add = v;
@@ -149,28 +147,17 @@ void weft_hdrop_put(struct weft_headers *h, const char *name, size_t name_n, con
 }
 
 int weft_hdrop_prepare(struct weft_cfg *c, const struct weft_path *at,
-		       const Envoy__Config__Core__V3__HeaderValueOption *m, bool pseudo,
+		       const Envoy__Config__Core__V3__HeaderValueOption *m,
 		       const struct weft_hdrop **ret)
 {
 	struct weft_hdrop *o = weft_arena_alloc(c->arena, sizeof(*o));
 
 	*ret = o;
-	return add_prepare(c, at, m, pseudo, o);
+	return add_prepare(c, at, m, o);
 }
 
-const char *weft_hdrop_name(const struct weft_hdrop *o)
-{
-	return o->name;
-}
-
-bool weft_hdrop_if_absent(const struct weft_hdrop *o)
-{
-	return o->how ==
-	       ENVOY__CONFIG__CORE__V3__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__ADD_IF_ABSENT;
-}
-
-const char *weft_hdrop_value(const struct weft_hdrop *o, const struct weft_format_in *in,
-			     struct weft_arena *a, size_t *ret_n)
+static const char *value_of(const struct weft_hdrop *o, const struct weft_format_in *in,
+			    struct weft_arena *a, size_t *ret_n)
 {
 	const char *v = o->value;
 	bool empty = false;
@@ -190,7 +177,7 @@ void weft_hdrop_apply(const struct weft_hdrop *o, const struct weft_format_in *i
 		      struct weft_headers *h)
 {
 	size_t n;
-	const char *v = weft_hdrop_value(o, in, h->arena, &n);
+	const char *v = value_of(o, in, h->arena, &n);
 
 	if (v)
 		weft_hdrop_put(h, o->name, o->name_n, v, n, o->how);

@@ -22,15 +22,10 @@ int weft_hdrops_prepare_del(struct weft_cfg *c, const struct weft_path *at_del, 
 void weft_hdrop_put(struct weft_headers *h, const char *name, size_t name_n, const char *value,
 		    size_t value_n,
 		    Envoy__Config__Core__V3__HeaderValueOption__HeaderAppendAction how);
-/* One by itself; pseudo: ":path" and its like may be changed. */
+/* One by itself. */
 int weft_hdrop_prepare(struct weft_cfg *c, const struct weft_path *at,
-		       const Envoy__Config__Core__V3__HeaderValueOption *m, bool pseudo,
+		       const Envoy__Config__Core__V3__HeaderValueOption *m,
 		       const struct weft_hdrop **ret);
-const char *weft_hdrop_name(const struct weft_hdrop *o);
-bool weft_hdrop_if_absent(const struct weft_hdrop *o); /* ADD_IF_ABSENT */
-/* What it would put; NULL: nothing, as the value is empty. */
-const char *weft_hdrop_value(const struct weft_hdrop *o, const struct weft_format_in *in,
-			     struct weft_arena *a, size_t *ret_n);
 void weft_hdrop_apply(const struct weft_hdrop *o, const struct weft_format_in *in,
 		      struct weft_headers *h);
 void weft_hdrops_apply(const struct weft_hdrops *o, const struct weft_format_in *in,

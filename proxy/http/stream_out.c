@@ -27,6 +27,7 @@ void weft_stream_respond_headers(struct weft_stream *s, struct weft_headers *h, 
 	stream_enter(s);
 	s->answering = true;
 	s->head[WEFT_RESPONSE] = h;
+	s->info.status = weft_headers_status(h); /* filters may ask */
 	s->resp_head_end = s->resp_end = end;
 	weft_stream_run_headers(s, WEFT_RESPONSE, stream_first(s, WEFT_RESPONSE));
 	weft_stream_leave(s);

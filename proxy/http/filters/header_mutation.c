@@ -55,7 +55,7 @@ static int one_prepare(struct weft_cfg *c, const struct weft_path *at, const mut
 		to->remove = weft_arena_strdup(c->arena, m->remove);
 		return 0;
 	case ENVOY__CONFIG__COMMON__MUTATION_RULES__V3__HEADER_MUTATION__ACTION_APPEND:
-		return weft_hdrop_prepare(c, &pa, m->append, true, &to->append);
+		return weft_hdrop_prepare(c, &pa, m->append, &to->append);
 	case ENVOY__CONFIG__COMMON__MUTATION_RULES__V3__HEADER_MUTATION__ACTION_REMOVE_ON_MATCH:
 		to->match = sm = weft_arena_alloc(c->arena, sizeof(*sm));
 		return weft_strmatch_prepare(c, &pk, m->remove_on_match->key_matcher, sm);
@@ -160,39 +160,13 @@ static int prepare_route(struct weft_cfg *c, const struct weft_path *at,
 
 /* ---- heads and trailers */
 
-/* What a pseudo header may hold: values come from operators too, and go out as a start line. */
-static bool pseudo_ok(const char *name, const char *v, size_t n)
+/* What comes of operators goes into a start line. */
+static bool path_ok(const char *v, size_t n)
 {
-	if (!n)
-		return false;
 	for (size_t i = 0; i < n; i++)
 		if ((unsigned char)v[i] <= ' ' || v[i] == 0x7f)
 			return false;
-	if (!strcmp(name, ":path"))
-		return *v == '/' || (n == 1 && *v == '*');
-	if (!strcmp(name, ":scheme"))
-		return (n == 4 && !memcmp(v, "http", 4)) || (n == 5 && !memcmp(v, "https", 5));
-	if (!strcmp(name, ":status"))
-		return n == 3 && strspn(v, "0123456789") >= 3 && *v >= '2' && *v <= '5';
-	if (!strcmp(name, ":method"))
-		for (size_t i = 0; i < n; i++)
-			if (strchr("()<>@,;:\\\"/[]?={}", v[i]))
-				return false;
-	return true;
-}
-
-/* There is one of a pseudo header, so that it is never added to; unknown ones are not made. */
-static void put_pseudo(const struct weft_hdrop *o, const struct weft_format_in *in,
-		       struct weft_headers *h)
-{
-	const char *name = weft_hdrop_name(o);
-	struct weft_header *f = weft_headers_find(h, name, 0);
-	size_t n;
-	const char *v = weft_hdrop_value(o, in, h->arena, &n);
-
-	if (!f || !v || !pseudo_ok(name, v, n) || weft_hdrop_if_absent(o))
-		return;
-	weft_headers_set(h, name, strlen(name), v, n);
+	return n;
 }
 
 static void drop_matching(const struct weft_strmatch *m, struct weft_headers *h)
@@ -213,8 +187,6 @@ static void apply(const struct mutations *l, const struct weft_format_in *in,
 			weft_headers_remove(h, m->remove, strlen(m->remove));
 		else if (m->match)
 			drop_matching(m->match, h);
-		else if (*weft_hdrop_name(m->append) == ':')
-			put_pseudo(m->append, in, h);
 		else
 			weft_hdrop_apply(m->append, in, h);
 	}
@@ -255,7 +227,38 @@ static void params_add(struct params *q, struct param p)
 	q->n++;
 }
 
-static void params_read(struct params *q, const char *s, size_t n)
+static int hex(int ch)
+{
+	return ch >= '0' && ch <= '9'		      ? ch - '0'
+	       : (ch | 32) >= 'a' && (ch | 32) <= 'f' ? (ch | 32) - 'a' + 10
+						      : -1;
+}
+
+/* Escapes are undone where the character means nothing by itself: the result is written as it is.
+ */
+static const char *plain(struct weft_arena *a, const char *v, size_t *n)
+{
+	char *out, *to;
+
+	if (!memchr(v, '%', *n))
+		return v;
+	out = to = weft_arena_alloc(a, *n + 1);
+	for (size_t i = 0; i < *n; i++) {
+		int hi = v[i] == '%' && i + 3 <= *n ? hex(v[i + 1]) : -1;
+		int lo = hi >= 0 ? hex(v[i + 2]) : -1, ch = 16 * hi + lo;
+
+		if (lo >= 0 && ch > ' ' && ch < 0x7f && !strchr("%&=+#?", ch)) {
+			*to++ = (char)ch;
+			i += 2;
+		} else {
+			*to++ = v[i];
+		}
+	}
+	*n = (size_t)(to - out);
+	return out;
+}
+
+static void params_read(struct params *q, struct weft_arena *a, const char *s, size_t n)
 {
 	const char *end = s + n;
 
@@ -265,6 +268,8 @@ static void params_read(struct params *q, const char *s, size_t n)
 		struct param p = {s, eq ? eq + 1 : "", (size_t)((eq ?: amp) - s),
 				  eq ? (size_t)(amp - eq - 1) : 0};
 
+		p.key = plain(a, p.key, &p.key_n);
+		p.value = plain(a, p.value, &p.value_n);
 		if (amp > s)
 			params_add(q, p);
 		s = amp + 1;
@@ -339,7 +344,7 @@ static void put_path(struct weft_headers *h, const char *path, size_t n, const s
 		memcpy(to, q->v[i].value, q->v[i].value_n);
 		to += q->v[i].value_n;
 	}
-	if (pseudo_ok(":path", p, (size_t)(to - p)))
+	if (path_ok(p, (size_t)(to - p)))
 		weft_headers_set_id(h, WEFT_H_PATH, p, (size_t)(to - p));
 }
 
@@ -357,7 +362,7 @@ static void query_change(const struct conf *conf, const struct weft_format_in *i
 	ask = memchr(f->value, '?', f->value_len);
 	n = ask ? (size_t)(ask - f->value) : f->value_len;
 	if (ask)
-		params_read(q, ask + 1, f->value_len - n - 1);
+		params_read(q, h->arena, ask + 1, f->value_len - n - 1);
 	for (size_t i = 0; i < conf->n_query; i++)
 		query_apply(&conf->query[i], in, h->arena, q);
 	if (!q->full) /* more than a request may have: left as it came */
