@@ -222,6 +222,14 @@ static const struct weft_exchange_ops *on_begin(struct weft_session *session,
 	return &weft_stream_ops;
 }
 
+/* Some requests are whole and still not to be served. */
+static bool broke_protocol(const char *detail)
+{
+	return strcmp(detail, "missing_host_header") != 0 &&
+	       strcmp(detail, "absolute_path_rejected") != 0 &&
+	       strcmp(detail, "path_normalization_failed") != 0;
+}
+
 /* A message that was answered by the session: the log and the counters are told. Its stream may
  * have begun, without a head. */
 static void on_bad(struct weft_session *session, int status, const char *detail)
@@ -239,12 +247,14 @@ static void on_bad(struct weft_session *session, int status, const char *detail)
 	s->x = NULL;
 	s->info.status = status;
 	s->info.details = detail && *detail ? weft_arena_strdup(s->arena, detail) : NULL;
-	if (status == 408)
+	if (status == 408) {
 		hcm_count(c, WEFT_HTTP_downstream_rq_header_timeout);
-	else
+	} else if (broke_protocol(detail ?: "")) {
 		hcm_count(c, WEFT_HTTP_downstream_cx_protocol_error);
-	if (status != 408)
 		weft_info_flag(&s->info, WEFT_FLAG_DPE);
+	} else if (!strcmp(detail, "absolute_path_rejected")) {
+		hcm_count(c, WEFT_HTTP_downstream_rq_non_relative_path);
+	}
 	hcm_count(c, WEFT_HTTP_downstream_rq_total);
 	hcm_count(c, c->version == WEFT_HTTP_2 ? WEFT_HTTP_downstream_rq_http2_total
 					       : WEFT_HTTP_downstream_rq_http1_total);

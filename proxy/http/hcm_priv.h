@@ -78,6 +78,7 @@ struct weft_hcm_conf {
 	uint8_t underscores;	/* HeadersWithUnderscoresAction */
 	uint8_t strip_port;	/* 0, HCM_PORT_* */
 	bool strip_dot;
+	bool tracing; /* logs tell the trace id that came */
 	bool proxy_100, generate_id, preserve_id, id_in_response, pack_trace_reason;
 	bool safe_max_duration, log_new, log_tunnel, proxy_protocol_state;
 	bool h1_stream_error, h2_stream_error;

@@ -292,7 +292,7 @@ bool weft_hcm_request(struct weft_stream *s)
 		return false;
 	fix_host(s);
 	mutate(s);
-	if (c->conf->logs)
+	if (c->conf->tracing && c->conf->logs)
 		s->info.trace_id = weft_trace_id_of(head_of(s), s->arena);
 	return true;
 }

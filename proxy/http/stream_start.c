@@ -282,7 +282,8 @@ static void begin_filters(struct weft_stream *s)
 
 	weft_stream_route(s);
 	weft_stream_times(s);
-	if (s->upgrade) {
+	/* a CONNECT that no route is for is answered by the router: 404 */
+	if (s->upgrade && (s->route || !s->is_connect)) {
 		ch = upgrade_chain(s);
 		if (!ch) {
 			hcm_count(s->c, WEFT_HTTP_downstream_rq_ws_on_non_ws_route);
