@@ -49,6 +49,8 @@ static void destroy(evutil_socket_t fd, short what, void *arg)
 		if (conf->v[i].f->closed)
 			conf->v[i].f->closed(ch, conf->v[i].conf, state_of(ch, i));
 	ch->info.end_ns = weft_now_ns();
+	if (ch->n_opened < conf->n && conf->v[conf->n - 1].f->refused)
+		conf->v[conf->n - 1].f->refused(ch, conf->v[conf->n - 1].conf);
 	weft_access_logs_write(ch->s.logs, &in);
 	weft_host_unref(ch->info.host);
 	if (ch->info.cluster)

@@ -13,11 +13,13 @@ struct weft_chain;
 struct weft_worker;
 struct weft_net_filter {
 	struct weft_ext ext;
-	/* The connection is ready (handshake done). NULL: NEXT. WAIT: weft_chain_resume later.
-	 * DONE: it closed the chain. */
+	/* The connection is ready (handshake done). NULL: NEXT. WAIT: weft_chain_resume later (an
+	 * hour at most). DONE: it closed the chain. */
 	enum weft_flow (*opened)(struct weft_chain *ch, const void *conf, void *state);
-	/* Bytes from the client, before later filters see them; end: FIN. Not called on a terminal
-	 * filter. NULL: NEXT. */
+	/* Bytes from the client, before later filters see them; end: FIN. WAIT: asked again with
+	 * more bytes, or when resumed; what it leaves in b is there again. NEXT: content, the later
+	 * filters get b. A filter that has this holds the later ones until the client speaks. Not
+	 * called on a terminal filter. NULL: NEXT. */
 	enum weft_flow (*data)(struct weft_chain *ch, const void *conf, void *state,
 			       struct evbuffer *b, bool end);
 	/* Last call. NULL: nothing. */
@@ -26,6 +28,9 @@ struct weft_net_filter {
 	 * are the filter's; it ends by weft_chain_close. WEFT_DONE always. */
 	enum weft_flow (*take)(struct weft_chain *ch, const void *conf, void *state,
 			       struct weft_io *io);
+	/* Terminal: the connection ended before take(), by an earlier filter or the client; for
+	 * its log. No state, and no other call. NULL: nothing. */
+	void (*refused)(struct weft_chain *ch, const void *conf);
 	/* Terminal: the listener drains: end what can be ended in order (Connection: close,
 	 * GOAWAY). NULL: nothing. */
 	void (*drain)(struct weft_chain *ch, const void *conf, void *state);
@@ -61,7 +66,7 @@ struct weft_io *weft_chain_io(struct weft_chain *ch);
 struct weft_info *weft_chain_info(struct weft_chain *ch);
 struct weft_worker *weft_chain_worker(struct weft_chain *ch);
 struct weft_arena *weft_chain_arena(struct weft_chain *ch); /* of the connection */
-void weft_chain_resume(struct weft_chain *ch);
+void weft_chain_resume(struct weft_chain *ch); /* also from inside the call that says WAIT */
 bool weft_chain_draining(const struct weft_chain *ch);
 /* The terminal filter gave the io to another owner (a session), who frees it. */
 void weft_chain_forget_io(struct weft_chain *ch);

@@ -361,11 +361,18 @@ static void closed(struct weft_chain *ch, const void *conf, void *state)
 {
 	struct tcp *t = state;
 
-	/* never taken: a filter before it was not content */
 	if (!t->ch)
-		return;
+		return; /* never taken */
 	tcp_finish(t, TCP_END_LOCAL, NULL);
 	weft_wcluster_unref(t->wc);
+}
+
+static void refused(struct weft_chain *ch, const void *arg)
+{
+	const struct tcp_conf *conf = arg;
+	struct weft_format_in in = {.info = weft_chain_info(ch), .log_type = "TcpConnectionEnd"};
+
+	weft_access_logs_write(conf->logs, &in);
 }
 
 const struct weft_net_filter weft_net_filter_tcp_proxy = {
@@ -376,4 +383,5 @@ const struct weft_net_filter weft_net_filter_tcp_proxy = {
 		.prepare = tcp_conf_prepare},
 	.take = take,
 	.closed = closed,
+	.refused = refused,
 };
