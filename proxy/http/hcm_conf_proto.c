@@ -9,7 +9,15 @@
 typedef Envoy__Config__Core__V3__Http1ProtocolOptions h1_msg;
 typedef Envoy__Config__Core__V3__Http2ProtocolOptions h2_msg;
 
-enum { HEADERS_KB = 60, HEADERS_COUNT = 100, KEEPALIVE_TIMEOUT_MS = 1000 };
+enum {
+	HEADERS_KB = 60,
+	HEADERS_COUNT = 100,
+	KEEPALIVE_TIMEOUT_MS = 1000,
+	/* what Envoy 1.36 tells its clients */
+	H2_STREAMS = 1024,
+	H2_STREAM_WINDOW = 16 << 20,
+	H2_CONN_WINDOW = 24 << 20,
+};
 
 static int prepare_case(struct weft_cfg *c, const struct weft_path *at, const h1_msg *m,
 			struct weft_h1_options *o)
@@ -63,13 +71,12 @@ static int prepare_h2(struct weft_cfg *c, const struct weft_path *at, const h2_m
 {
 	struct weft_path p = {at, "http2_protocol_options", -1};
 
-	o->table_size = UINT32_MAX;
+	o->table_size = weft_cfg_u32(m ? m->hpack_table_size : NULL, UINT32_MAX);
+	o->max_streams = weft_cfg_u32(m ? m->max_concurrent_streams : NULL, H2_STREAMS);
+	o->stream_window = weft_cfg_u32(m ? m->initial_stream_window_size : NULL, H2_STREAM_WINDOW);
+	o->conn_window = weft_cfg_u32(m ? m->initial_connection_window_size : NULL, H2_CONN_WINDOW);
 	if (!m)
 		return 0;
-	o->table_size = weft_cfg_u32(m->hpack_table_size, UINT32_MAX);
-	o->max_streams = weft_cfg_u32(m->max_concurrent_streams, 0);
-	o->stream_window = weft_cfg_u32(m->initial_stream_window_size, 0);
-	o->conn_window = weft_cfg_u32(m->initial_connection_window_size, 0);
 	o->allow_connect = m->allow_connect;
 	o->max_outbound_frames = weft_cfg_u32(m->max_outbound_frames, 0);
 	o->max_outbound_control_frames = weft_cfg_u32(m->max_outbound_control_frames, 0);
