@@ -190,7 +190,9 @@ static const struct weft_io_ops io_ops = {
 
 struct weft_chain *weft_chain_new(const struct weft_chain_start *start)
 {
-	struct weft_arena *a = weft_arena_new(512);
+	/* one block: many connections are idle */
+	struct weft_arena *a =
+		weft_arena_new(sizeof(struct weft_chain) + start->conf->state_bytes + 96);
 	struct weft_chain *ch = weft_arena_alloc(a, sizeof(*ch));
 	struct timespec ts;
 
