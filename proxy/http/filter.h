@@ -67,11 +67,16 @@ void weft_stream_buffer_fill(struct weft_stream *s, enum weft_dir d, size_t max)
 struct evbuffer *
 weft_stream_buffered(struct weft_stream *s,
 		     enum weft_dir d); /* what is held for the filter that waits; NULL */
+/* For a filter that keeps bytes itself: its data() takes them out of b and says DONE; later they (b
+ * is drained) go on behind it. Trailers wait by WAIT of trailers() until resumed. */
+void weft_stream_inject(struct weft_stream *s, const void *state, enum weft_dir d,
+			struct evbuffer *b, bool end);
 struct weft_arena *weft_stream_arena(struct weft_stream *s);
 struct weft_worker *weft_stream_worker(struct weft_stream *s);
 struct event_base *weft_stream_base(struct weft_stream *s);
 struct weft_info *weft_stream_info(struct weft_stream *s);
 const struct weft_io_info *weft_stream_downstream(struct weft_stream *s);
+struct weft_io *weft_stream_io(struct weft_stream *s); /* the client's connection; NULL: gone */
 struct weft_headers *weft_stream_headers(struct weft_stream *s,
 					 enum weft_dir d); /* NULL: not there yet */
 struct weft_headers *weft_stream_trailers(struct weft_stream *s, enum weft_dir d);

@@ -335,16 +335,20 @@ static void release(struct weft_stream *s, enum weft_dir d, int i)
 	weft_stream_run_trailers(s, d, was.trailers_told ? i + step(d) : i);
 }
 
+/* Of a filter by its state; -1: there is none now. */
+static int index_of(const struct weft_stream *s, const void *state)
+{
+	for (int i = 0; s->slot && i < (int)s->chain->n; i++)
+		if (state_of(s, i) == state)
+			return i;
+	return -1;
+}
+
 void weft_stream_resume(struct weft_stream *s, const void *state, enum weft_dir d)
 {
-	int i;
+	int i = index_of(s, state);
 
-	if (s->over || !s->slot)
-		return;
-	for (i = 0; i < (int)s->chain->n; i++)
-		if (state_of(s, i) == state)
-			break;
-	if (i == (int)s->chain->n)
+	if (s->over || i < 0)
 		return;
 	if (s->cur[d] == i) {
 		s->slot[i].early |= (uint8_t)(1u << d);
@@ -355,6 +359,19 @@ void weft_stream_resume(struct weft_stream *s, const void *state, enum weft_dir 
 	stream_enter(s);
 	weft_stream_touch(s);
 	release(s, d, i);
+	weft_stream_leave(s);
+}
+
+void weft_stream_inject(struct weft_stream *s, const void *state, enum weft_dir d,
+			struct evbuffer *b, bool end)
+{
+	int i = index_of(s, state);
+
+	if (s->over || i < 0)
+		return;
+	stream_enter(s);
+	weft_stream_touch(s);
+	weft_stream_run_data(s, d, i + step(d), b, end);
 	weft_stream_leave(s);
 }
 

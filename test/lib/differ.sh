@@ -8,7 +8,7 @@
 #   differ TEXT [CURL-ARG...]  asks both; status, headers and body must be equal. "@" in an argument is http://127.0.0.1:PORT, "@2" the second
 #   differ_stat TEXT REGEX     counters and gauges whose names match are equal
 #   ask weft|envoy ARG...      one answer into CODE, HEAD (sorted, lower case), BODY
-#   stat weft|envoy NAME       one number
+#   stat_of weft|envoy NAME       one number
 #   differ_config FILE         the wrapping of both: listeners and routes of a usual shape around http_filters and routes
 #
 # Header fields that may differ: DIFFER_SKIP, a regex.
@@ -115,7 +115,7 @@ stats() { # weft|envoy REGEX: counters and gauges
 	curl -s -G --max-time 5 --unix-socket "$MESH_W/$1.admin" --data-urlencode "filter=$2" http://admin/stats | grep -vE ': (P[0-9]|No recorded)' | sort
 }
 
-stat() { # weft|envoy NAME
+stat_of() { # weft|envoy NAME
 	stats "$1" "^${2//./\\.}\$" | sed 's/^.*: //'
 }
 

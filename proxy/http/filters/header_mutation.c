@@ -270,8 +270,7 @@ static void params_read(struct params *q, struct weft_arena *a, const char *s, s
 
 		p.key = plain(a, p.key, &p.key_n);
 		p.value = plain(a, p.value, &p.value_n);
-		if (amp > s)
-			params_add(q, p);
+		params_add(q, p);
 		s = amp + 1;
 	}
 }
