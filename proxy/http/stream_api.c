@@ -28,6 +28,11 @@ const struct weft_io_info *weft_stream_downstream(struct weft_stream *s)
 	return s->info.down;
 }
 
+struct weft_io *weft_stream_io(struct weft_stream *s)
+{
+	return s->c->session ? weft_session_io(s->c->session) : NULL;
+}
+
 struct weft_headers *weft_stream_headers(struct weft_stream *s, enum weft_dir d)
 {
 	return s->head[d];

@@ -55,6 +55,7 @@ void weft_upstream_io_free(struct weft_io *io);
 /* That downstream connection is gone: with connection_pool_per_downstream_connection its idle
  * connections to wc close, others after their last request. */
 void weft_pool_downstream_gone(struct weft_wcluster *wc, uint64_t id);
+bool weft_pool_per_downstream(const struct weft_cluster *c);
 struct weft_pools;
 size_t weft_pools_open(const struct weft_pools *p); /* connections, idle ones as well */
 

@@ -252,3 +252,8 @@ void weft_tcp_host_gone(struct weft_pools *a, const struct weft_host *h)
 			weft_io_tell_closed(c->io, WEFT_IO_RESET, ECONNABORTED,
 					    "the host's health check failed");
 }
+
+bool weft_pool_per_downstream(const struct weft_cluster *c)
+{
+	return c->priv->pool_per_downstream;
+}

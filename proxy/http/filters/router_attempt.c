@@ -2,6 +2,7 @@
 #include "proxy/http/filters/router_priv.h"
 
 #include "proxy/core/worker.h"
+#include "proxy/upstream/health.h"
 #include "proxy/upstream/transport.h"
 #include <errno.h>
 #include <stddef.h>
@@ -127,6 +128,15 @@ static void count_answer(struct router *r, const struct weft_headers *h, int sta
 			  (router_now(r) - r->try_start_ns) / 1000000);
 }
 
+/* The host asks to be left alone until its next check says otherwise. */
+static void health_said(struct router *r, struct weft_headers *h)
+{
+	if (!weft_headers_get(h, WEFT_H_X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL))
+		return;
+	weft_health_fail_now(r->wc->cluster, r->lease->host);
+	weft_headers_remove_id(h, WEFT_H_X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL);
+}
+
 static void own_headers(struct router *r, struct weft_headers *h, uint64_t now)
 {
 	struct weft_info *info = weft_stream_info(r->s);
@@ -164,10 +174,13 @@ static const struct weft_exchange_ops tail_ops = {.reset = tail_reset, .done = t
 
 static void answered(struct router *r)
 {
+	struct weft_info *info = weft_stream_info(r->s);
+
 	r->over = true;
 	weft_timer_clear(&r->total);
 	weft_timer_clear(&r->per_try);
 	weft_timer_clear(&r->per_try_idle);
+	weft_exchange_bytes(r->x, &info->up_rx_wire, &info->up_tx_wire);
 	if (!r->sent_end)
 		return;
 	weft_exchange_set_user(r->x, &tail_ops, r->lease);
@@ -185,6 +198,7 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 	info->up_first_rx_ns = info->up_last_rx_ns = now;
 	touch_idle(r, now);
 	count_answer(r, h, status);
+	health_said(r, h);
 	if (router_retry_headers(r, h) && router_retry(r, h))
 		return;
 	router_retry_done(r, status < 500);
@@ -332,6 +346,34 @@ static void note_upstream(struct router *r)
 		weft_session_version(r->lease->session) == WEFT_HTTP_2 ? "HTTP/2" : "HTTP/1.1";
 }
 
+/* connection_pool_per_downstream_connection: its upstream connections end with the client's. */
+struct bound {
+	struct weft_wcluster *wc; /* referenced */
+	uint64_t id;
+};
+
+static void unbind(void *arg)
+{
+	struct bound *b = arg;
+
+	weft_pool_downstream_gone(b->wc, b->id);
+	weft_wcluster_unref(b->wc);
+}
+
+static void bind_downstream(struct router *r)
+{
+	struct weft_io *io = weft_stream_io(r->s);
+	struct bound *b;
+
+	if (!io)
+		return;
+	b = weft_arena_alloc(weft_io_arena(io), sizeof(*b));
+	b->wc = r->wc;
+	b->id = weft_io_info(io)->id;
+	weft_wcluster_ref(b->wc);
+	weft_arena_cleanup(weft_io_arena(io), unbind, b);
+}
+
 static void open_exchange(struct router *r)
 {
 	struct weft_stream *s = r->s;
@@ -341,6 +383,8 @@ static void open_exchange(struct router *r)
 	int n, err;
 
 	note_upstream(r);
+	if (r->lease->fresh && weft_pool_per_downstream(r->wc->cluster))
+		bind_downstream(r);
 	if (r->route->include_attempt_count && !r->conf->suppress) {
 		n = snprintf(text, sizeof(text), "%u", r->tries);
 		weft_headers_set_id(r->req, WEFT_H_X_ENVOY_ATTEMPT_COUNT, text, (size_t)n);
@@ -400,6 +444,7 @@ void router_attempt(struct router *r)
 				  .owner = r};
 	struct weft_take how = {.priority = r->route->priority,
 				.downstream = info->protocol,
+				.downstream_id = info->down->id,
 				.source = &info->remote,
 				.dest = &info->down->local};
 	const struct weft_endpoint_entry *e = NULL;
