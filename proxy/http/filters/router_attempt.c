@@ -424,7 +424,11 @@ static void on_lease_failed(void *owner, struct weft_lease *l, enum weft_reset w
 	struct router *r = owner;
 	struct weft_arena *a = weft_stream_arena(r->s);
 
-	detail = detail && *detail ? weft_arena_strdup(a, detail) : "";
+	/* the words that Envoy's users search for */
+	detail = !detail || !*detail ? ""
+		 : why == WEFT_RESET_CONNECT && strncmp(detail, "TLS", 3)
+			 ? weft_arena_printf(a, "delayed connect error: %s", detail)
+			 : weft_arena_strdup(a, detail);
 	if (*detail)
 		weft_stream_info(r->s)->up_failure = detail;
 	router_failed(r, why, detail);
@@ -507,7 +511,7 @@ static struct failure failure_of(enum weft_reset why, bool sent)
 {
 	switch (why) {
 	case WEFT_RESET_CONNECT:
-		return (struct failure){"connection failure", WEFT_FLAG_UF};
+		return (struct failure){"remote connection failure", WEFT_FLAG_UF};
 	case WEFT_RESET_TIMEOUT:
 		return (struct failure){"connection timeout", WEFT_FLAG_UF};
 	case WEFT_RESET_OVERFLOW:
