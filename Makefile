@@ -201,7 +201,7 @@ fmt: $(O)/deps.lint ## clang-format on all C files
 	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
 install: all ## DESTDIR= PREFIX=/usr/local
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/weft
-	install -m 755 $(O)/weft-proxy $(O)/weft-agent $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(O)/weft-proxy $(O)/weft-waypoint $(O)/weft-agent $(DESTDIR)$(PREFIX)/sbin
 	install -m 755 $(O)/weftctl $(DESTDIR)$(PREFIX)/bin
 	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/weft
 	install -m 644 bpf/LICENSE $(DESTDIR)$(PREFIX)/share/doc/weft/LICENSE.bpf
