@@ -46,9 +46,9 @@ static int file_format(struct weft_cfg *c, const struct weft_path *at,
 		return *m->format ? weft_format_prepare(c, &f, m->format, ret)
 				  : weft_format_prepare(c, at, default_format, ret);
 	case FILE_FORMAT(JSON_FORMAT):
-		return format_prepare_json(c, &j, m->json_format, true, ret);
+		return weft_format_prepare_json(c, &j, m->json_format, ret);
 	case FILE_FORMAT(TYPED_JSON_FORMAT):
-		return format_prepare_json(c, &t, m->typed_json_format, false, ret);
+		return weft_format_prepare_json(c, &t, m->typed_json_format, ret);
 	case FILE_FORMAT(LOG_FORMAT):
 		return weft_format_prepare_msg(c, &l, m->log_format, ret);
 	default:

@@ -31,7 +31,6 @@ struct weft_format {
 	size_t n;
 	const struct jnode *json; /* NULL: text */
 	bool omit_empty, newline;
-	bool strings; /* JSON: no other type */
 	const char *content_type;
 };
 
@@ -136,23 +135,35 @@ static const char *quoted(struct weft_arena *a, const char *s)
 static int json_value(struct weft_cfg *c, const struct weft_path *at,
 		      const Google__Protobuf__Value *v, struct jnode *to, unsigned depth);
 
+static int by_key(const void *a, const void *b)
+{
+	const Google__Protobuf__Struct__FieldsEntry *const *x = a, *const *y = b;
+
+	return strcmp((*x)->key, (*y)->key);
+}
+
 static int json_object(struct weft_cfg *c, const struct weft_path *at,
 		       const Google__Protobuf__Struct *s, struct jnode *to, unsigned depth)
 {
 	struct jnode *child = weft_arena_alloc(c->arena, (s->n_fields + 1) * sizeof(*child));
+	const Google__Protobuf__Struct__FieldsEntry **v =
+		weft_arena_alloc(c->arena, (s->n_fields + 1) * sizeof(*v));
 	size_t i;
 	int err = 0;
 
 	to->kind = J_OBJECT;
 	to->child = child;
 	to->n = s->n_fields;
+	/* as Envoy: in the order of the keys */
+	for (i = 0; i < s->n_fields; i++)
+		v[i] = s->fields[i];
+	qsort(v, s->n_fields, sizeof(*v), by_key);
 	for (i = 0; i < s->n_fields; i++) {
-		struct weft_path p = {at, s->fields[i]->key, -1};
+		struct weft_path p = {at, v[i]->key, -1};
 
-		child[i].key =
-			weft_arena_printf(c->arena, "%s:", quoted(c->arena, s->fields[i]->key));
+		child[i].key = weft_arena_printf(c->arena, "%s:", quoted(c->arena, v[i]->key));
 		child[i].key_n = strlen(child[i].key);
-		err |= json_value(c, &p, s->fields[i]->value, &child[i], depth + 1);
+		err |= json_value(c, &p, v[i]->value, &child[i], depth + 1);
 	}
 	return err;
 }
@@ -208,25 +219,17 @@ int weft_format_prepare(struct weft_cfg *c, const struct weft_path *at, const ch
 	return parse(c, at, text, &f->ops, &f->n);
 }
 
-int format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
-			const Google__Protobuf__Struct *s, bool strings,
-			const struct weft_format **ret)
+int weft_format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
+			     const Google__Protobuf__Struct *s, const struct weft_format **ret)
 {
 	struct weft_format *f = weft_arena_alloc(c->arena, sizeof(*f));
 	struct jnode *root = weft_arena_alloc(c->arena, sizeof(*root));
 
 	f->json = root;
 	f->newline = true;
-	f->strings = strings;
 	f->content_type = "application/json";
 	*ret = f;
 	return json_object(c, at, s, root, 0);
-}
-
-int weft_format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
-			     const Google__Protobuf__Struct *s, const struct weft_format **ret)
-{
-	return format_prepare_json(c, at, s, false, ret);
 }
 
 int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
@@ -476,7 +479,7 @@ static bool json_node(const struct weft_format *f, const struct jnode *j,
 	case J_OPS:
 		break;
 	}
-	if (j->n == 1 && !f->strings) { /* a lone operator keeps its type */
+	if (j->n == 1) { /* a lone operator keeps its type */
 		read_op(&j->ops[0], in, &v);
 		if (v.kind == FV_NONE) {
 			if (f->omit_empty)

@@ -149,8 +149,12 @@ void fop_flags(const struct fop *op, const struct weft_format_in *in, struct fva
 	size_t n = 0;
 	unsigned f;
 
-	if (!in->info || !in->info->flags)
+	if (!in->info)
 		return;
+	if (!in->info->flags) {
+		fval_str(v, "-");
+		return;
+	}
 	for (f = 0; f < WEFT_FLAG_COUNT; f++) {
 		const char *s = op->arg ? weft_flag_long(f) : weft_flag_short(f);
 
@@ -176,8 +180,14 @@ void fop_word(const struct fop *op, const struct weft_format_in *in, struct fval
 {
 	const struct weft_info *i = in->info;
 
-	if (op->arg == W_LOG_TYPE || op->arg == W_BODY) {
-		fval_str(v, op->arg == W_BODY ? in->body : in->log_type ? in->log_type : "NotSet");
+	if (op->arg == W_LOG_TYPE) {
+		fval_str(v, in->log_type ? in->log_type : "NotSet");
+		return;
+	}
+	if (op->arg == W_BODY) { /* may be empty */
+		v->kind = FV_STRING;
+		v->s = in->body ? in->body : "";
+		v->n = strlen(v->s);
 		return;
 	}
 	if (!i)

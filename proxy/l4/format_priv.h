@@ -45,10 +45,6 @@ static inline void fbuf_add(struct fbuf *b, const char *s, size_t n)
 void fbuf_number(struct fbuf *b, int64_t v);
 void format_put(const struct weft_format *f, const struct weft_format_in *in, struct fbuf *out);
 
-/* strings: every value is a string (json_format of FileAccessLog, before typed_json_format). */
-int format_prepare_json(struct weft_cfg *c, const struct weft_path *at,
-			const Google__Protobuf__Struct *s, bool strings,
-			const struct weft_format **ret);
 /* Of trailers, else headers, else the HTTP status; -1: none. */
 int format_grpc_status(const struct weft_format_in *in);
 

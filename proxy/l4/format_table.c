@@ -320,7 +320,7 @@ int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, 
 	case ARGS_COMMON:
 		return common_args(c, at, op, a);
 	case ARGS_ENV:
-		op->s = getenv(a) ? weft_arena_strdup(c->arena, getenv(a)) : "";
+		op->s = getenv(a) ? weft_arena_strdup(c->arena, getenv(a)) : "-";
 		return 0;
 	default:
 		op->s = a;
