@@ -341,6 +341,19 @@ static void read_op(const struct fop *op, const struct weft_format_in *in, struc
 		v->n = op->max;
 }
 
+/* Inside of text a string of metadata is a string like any other. */
+static void read_text(const struct fop *op, const struct weft_format_in *in, struct fval *v)
+{
+	read_op(op, in, v);
+	if (v->kind != FV_STRUCT || v->v->kind_case != GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE)
+		return;
+	v->kind = FV_STRING;
+	v->s = v->v->string_value;
+	v->n = strlen(v->s);
+	if (op->max && v->n > op->max)
+		v->n = op->max;
+}
+
 static void json_text(struct fbuf *out, const char *s, size_t n)
 {
 	size_t i, from = 0;
@@ -424,10 +437,7 @@ static void text_value(struct fbuf *out, const struct fval *v, bool omit_empty)
 		fbuf_number(out, v->num);
 		break;
 	case FV_STRUCT:
-		if (v->v->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE)
-			fbuf_add(out, v->v->string_value, strlen(v->v->string_value));
-		else
-			json_struct(out, v->v, 0);
+		json_struct(out, v->v, 0);
 		break;
 	default:
 		if (!omit_empty)
@@ -498,7 +508,7 @@ static bool json_node(const struct weft_format *f, const struct jnode *j,
 	}
 	fbuf_add(out, "\"", 1);
 	for (i = 0; i < j->n; i++) {
-		read_op(&j->ops[i], in, &v);
+		read_text(&j->ops[i], in, &v);
 		if (v.kind == FV_STRING)
 			json_text(out, v.s, v.n);
 		else if (v.kind == FV_STRUCT)
@@ -526,7 +536,7 @@ void format_put(const struct weft_format *f, const struct weft_format_in *in, st
 			fbuf_add(out, f->ops[i].s, f->ops[i].n);
 			continue;
 		}
-		read_op(&f->ops[i], in, &v);
+		read_text(&f->ops[i], in, &v);
 		text_value(out, &v, f->omit_empty);
 	}
 }
@@ -557,7 +567,7 @@ const char *weft_format_string(const struct weft_format *f, const struct weft_fo
 		format_put(f, in, &b);
 	}
 	for (i = 0; !f->json && i < f->n; i++) {
-		read_op(&f->ops[i], in, &v);
+		read_text(&f->ops[i], in, &v);
 		if (v.kind != FV_NONE)
 			*ret_empty = false;
 		text_value(&b, &v,
