@@ -119,19 +119,33 @@ int weft_agent_listen(const struct weft_agent *a, const char *name, uid_t owner,
 
 /* ---- configuration */
 
+static void publish_certs(struct weft_agent *a)
+{
+	const struct weft_store_gateway *g;
+	const char *const *ids;
+	size_t n_ids = weft_store_identities(a->store, a->opt->node, &ids);
+	size_t n = weft_store_gateways(a->store, &g);
+	struct weft_cert_want *v = weft_xcalloc(n_ids + n + 1, sizeof(*v));
+
+	for (size_t i = 0; i < n_ids; i++)
+		v[i] = (struct weft_cert_want){ids[i], ""};
+	for (size_t i = 0; i < n; i++)
+		v[n_ids + i] = (struct weft_cert_want){g[i].identity, g[i].scope};
+	weft_certs_want(a->certs, v, n_ids + n);
+	free(v);
+}
+
 static void publish(struct weft_agent *a)
 {
 	const struct weft_store_resource *v;
-	const char *const *ids;
 	size_t n = weft_store_changes(a->store, &v), i;
 
 	weft_xds_server_begin(a->xds);
 	for (i = 0; i < n; i++)
-		weft_xds_publish(a->xds, v[i].type, v[i].name, v[i].msg, v[i].aliases);
-	if (a->certs) {
-		n = weft_store_identities(a->store, a->opt->node, &ids);
-		weft_certs_want(a->certs, ids, n);
-	}
+		weft_xds_publish_to(a->xds, v[i].scope, v[i].type, v[i].name, v[i].msg,
+				    v[i].aliases);
+	if (a->certs)
+		publish_certs(a);
 	weft_xds_server_end(a->xds);
 }
 
@@ -194,6 +208,48 @@ static bool on_allow(void *owner, pid_t pid, uid_t uid)
 	return uid == a->opt->proxy_uid || uid == 0;
 }
 
+/* "waypoint~IP~GATEWAY.NAMESPACE~DOMAIN" → "NAMESPACE/GATEWAY"; false: another role. */
+static bool waypoint_scope(const char *id, char scope[WEFT_XDS_SCOPE_MAX])
+{
+	const char *name, *dot, *end;
+
+	if (strncmp(id, "waypoint~", 9) != 0)
+		return false;
+	name = strchr(id + 9, '~');
+	end = name ? strchr(name + 1, '~') : NULL;
+	dot = end ? memchr(name + 1, '.', (size_t)(end - name - 1)) : NULL;
+	if (dot)
+		snprintf(scope, WEFT_XDS_SCOPE_MAX, "%.*s/%.*s", (int)(end - dot - 1), dot + 1,
+			 (int)(dot - name - 1), name + 1);
+	else
+		snprintf(scope, WEFT_XDS_SCOPE_MAX, "/");
+	return true;
+}
+
+/* A waypoint sees its Gateway's resources and keys, and nothing of the node's; the node's proxy
+ * cannot say it is one. */
+static int on_admit(void *owner, const struct weft_xds_peer *p, char ret_scope[WEFT_XDS_SCOPE_MAX],
+		    struct weft_err *reterr)
+{
+	const struct weft_agent *a = owner;
+	const struct weft_store_gateway *g;
+	size_t n = weft_store_gateways(a->store, &g);
+
+	if (!waypoint_scope(p->node->id, ret_scope)) {
+		*ret_scope = '\0';
+		return 0;
+	}
+	if (p->uid == a->opt->proxy_uid && p->uid != 0)
+		return weft_fail(reterr, NULL, EPERM,
+				 "uid %u is the node proxy's, not a waypoint's", p->uid);
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(g[i].scope, ret_scope))
+			return 0;
+	return weft_fail(reterr, NULL, ENOENT,
+			 "node.id \"%.100s\": there is no Gateway %.120s of a class of weft's",
+			 p->node->id, ret_scope);
+}
+
 static void on_nack(void *owner, const char *node, const struct weft_xds_type *t, const char *text)
 {
 	struct weft_agent *a = owner;
@@ -231,7 +287,8 @@ static int open_parts(struct weft_agent *a, struct weft_err *reterr)
 {
 	const struct weft_agent_options *o = a->opt;
 	struct weft_bpf_conf bpf = {o->pin_dir, o->cgroup, o->half_open_max};
-	struct weft_xds_server_conf xds = {.allow = on_allow, .nacked = on_nack, .owner = a};
+	struct weft_xds_server_conf xds = {
+		.allow = on_allow, .admit = on_admit, .nacked = on_nack, .owner = a};
 	char keep[PATH_MAX];
 	struct weft_source_file_conf source = {.dir = o->config,
 					       .keep_dir = keep,

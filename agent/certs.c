@@ -1,6 +1,8 @@
 #include "agent/certs.h"
+#include "agent/envoy.h"
 #include "proxy/core/arena.h"
 #include "proxy/core/log.h"
+#include "xds/proto/envoy/extensions/transport_sockets/tls/v3/secret.pb-c.h"
 #include "xds/proto/secret.pb-c.h"
 #include "xds/server.h"
 #include <errno.h>
@@ -13,7 +15,7 @@
 enum { TICK_S = 1, RETRY_FIRST_S = 1, RETRY_MAX_S = 150 };
 
 struct entry {
-	char *id;
+	char *id, *scope;
 	struct weft_ca_cert cert; /* chain NULL: none yet */
 	int64_t retry_at, wait_s; /* after a failure */
 	struct weft_err err;
@@ -30,6 +32,36 @@ struct weft_certs {
 	struct weft_err ca_err;
 };
 
+static const char root_name[] = "ROOTCA";
+
+/* A waypoint's: two secrets, as Envoy's oneof wants. */
+static void publish_waypoint(struct weft_certs *c, const struct entry *e)
+{
+	typedef Envoy__Extensions__TransportSockets__Tls__V3__Secret Secret;
+	struct weft_arena *a = weft_arena_new(0);
+	Secret *s = eb_new(a, &envoy__extensions__transport_sockets__tls__v3__secret__descriptor);
+
+	eb_str(a, s, "name", e->id);
+	eb_str(a, s, "tls_certificate.certificate_chain.inline_bytes", e->cert.chain);
+	eb_str(a, s, "tls_certificate.private_key.inline_bytes", e->cert.key);
+	weft_xds_publish_to(c->xds, e->scope, &weft_xds_type_tls_secret, e->id, &s->base, NULL);
+	s = eb_new(a, &envoy__extensions__transport_sockets__tls__v3__secret__descriptor);
+	eb_str(a, s, "name", root_name);
+	eb_str(a, s, "validation_context.trusted_ca.inline_bytes", weft_ca_roots(c->ca));
+	weft_xds_publish_to(c->xds, e->scope, &weft_xds_type_tls_secret, root_name, &s->base, NULL);
+	weft_arena_free(a);
+}
+
+static void withdraw(struct weft_certs *c, const struct entry *e)
+{
+	if (!*e->scope) {
+		weft_xds_publish(c->xds, &weft_xds_type_secret, e->id, NULL, NULL);
+		return;
+	}
+	weft_xds_publish_to(c->xds, e->scope, &weft_xds_type_tls_secret, e->id, NULL, NULL);
+	weft_xds_publish_to(c->xds, e->scope, &weft_xds_type_tls_secret, root_name, NULL, NULL);
+}
+
 static void publish(struct weft_certs *c, const struct entry *e)
 {
 	Envoy__Tls__DataSource chain = ENVOY__TLS__DATA_SOURCE__INIT, key = chain, roots = chain;
@@ -38,6 +70,10 @@ static void publish(struct weft_certs *c, const struct entry *e)
 		ENVOY__TLS__CERTIFICATE_VALIDATION_CONTEXT__INIT;
 	Envoy__Tls__Secret s = ENVOY__TLS__SECRET__INIT;
 
+	if (*e->scope) {
+		publish_waypoint(c, e);
+		return;
+	}
 	chain.specifier_case = key.specifier_case = roots.specifier_case =
 		ENVOY__TLS__DATA_SOURCE__SPECIFIER_INLINE_BYTES;
 	chain.inline_bytes.data = (uint8_t *)e->cert.chain;
@@ -89,19 +125,20 @@ static void entry_free(struct entry *e)
 {
 	weft_ca_cert_done(&e->cert);
 	free(e->id);
+	free(e->scope);
 	free(e);
 }
 
-static struct entry *find(struct weft_certs *c, const char *id)
+static struct entry *find(struct weft_certs *c, const struct weft_cert_want *w)
 {
 	struct entry *e = c->first;
 
-	while (e && strcmp(e->id, id))
+	while (e && (strcmp(e->id, w->id) != 0 || strcmp(e->scope, w->scope) != 0))
 		e = e->next;
 	return e;
 }
 
-void weft_certs_want(struct weft_certs *c, const char *const *ids, size_t n)
+void weft_certs_want(struct weft_certs *c, const struct weft_cert_want *v, size_t n)
 {
 	struct entry **at = &c->first, *e;
 	size_t i;
@@ -109,10 +146,11 @@ void weft_certs_want(struct weft_certs *c, const char *const *ids, size_t n)
 	for (e = c->first; e; e = e->next)
 		e->wanted = false;
 	for (i = 0; i < n; i++) {
-		e = find(c, ids[i]);
+		e = find(c, &v[i]);
 		if (!e) {
 			e = weft_xcalloc(1, sizeof(*e));
-			e->id = weft_xstrdup(ids[i]);
+			e->id = weft_xstrdup(v[i].id);
+			e->scope = weft_xstrdup(v[i].scope);
 			e->next = c->first;
 			c->first = e;
 			issue(c, e);
@@ -125,7 +163,7 @@ void weft_certs_want(struct weft_certs *c, const char *const *ids, size_t n)
 			continue;
 		}
 		*at = e->next;
-		weft_xds_publish(c->xds, &weft_xds_type_secret, e->id, NULL, NULL);
+		withdraw(c, e);
 		entry_free(e);
 	}
 }
@@ -203,6 +241,9 @@ struct json_t *weft_certs_json(const struct weft_certs *c)
 
 	for (e = c->first; e; e = e->next) {
 		json_t *j = json_pack("{s:s}", "identity", e->id);
+
+		if (*e->scope)
+			json_object_set_new(j, "gateway", json_string(e->scope));
 
 		if (e->cert.chain) {
 			json_object_set_new(j, "not_before", json_integer(e->cert.not_before));

@@ -1,6 +1,6 @@
 #include "agent/store.h"
 
-#include "agent/translate.h"
+#include "agent/gateway.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,6 +17,9 @@ struct result {
 	size_t n;
 	struct tr_pod *pods;
 	size_t n_pods;
+	struct weft_store_gateway *gateways;
+	size_t n_gateways;
+	json_t *status; /* NULL: none yet */
 };
 struct weft_store {
 	struct result now;
@@ -45,6 +48,7 @@ static void result_done(struct result *r)
 {
 	free(r->v);
 	free(r->sums);
+	json_decref(r->status);
 	weft_arena_free(r->a);
 }
 
@@ -66,14 +70,17 @@ void weft_store_free(struct weft_store *s)
 /* Policies before what they hold for. */
 static int type_rank(const struct weft_xds_type *t)
 {
-	return t == &weft_xds_type_authorization ? 0 : 1;
+	return t == &weft_xds_type_authorization ? 0
+	       : t == &weft_xds_type_address	 ? 1
+						 : 2 + weft_xds_type_index(t->url);
 }
 
 static int resource_order(const void *pa, const void *pb)
 {
 	const struct weft_store_resource *a = pa, *b = pb;
-	int c = type_rank(a->type) - type_rank(b->type);
+	int c = strcmp(a->scope, b->scope);
 
+	c = c ? c : type_rank(a->type) - type_rank(b->type);
 	return c ? c : strcmp(a->name, b->name);
 }
 
@@ -157,23 +164,28 @@ static void diff_make(struct diff *d, const struct result *old, const struct res
 		if (c < 0) {
 			struct weft_store_resource r = old->v[i++];
 
-			d->gone[d->n_gone++] = (struct weft_store_resource){
-				r.type, weft_arena_strdup(new->a, r.name), NULL, NULL,
-				weft_arena_strdup(new->a, r.source)};
+			d->gone[d->n_gone++] =
+				(struct weft_store_resource){r.type,
+							     weft_arena_strdup(new->a, r.name),
+							     NULL,
+							     NULL,
+							     weft_arena_strdup(new->a, r.source),
+							     weft_arena_strdup(new->a, r.scope)};
 			continue;
 		}
 		bool same = !c && XXH128_isEqual(old->sums[i], new->sums[k]);
 
 		if (!same)
 			d->set[d->n_set++] = new->v[k];
-		if (!same || strcmp(old->v[i].source, new->v[k].source) != 0)
+		if (!*new->v[k].scope && (!same || strcmp(old->v[i].source, new->v[k].source) != 0))
 			d->model[d->n_model++] = change_of(&new->v[k]);
 		i += !c;
 		k++;
 	}
 	for (i = 0; i < d->n_gone; i++) {
 		d->set[d->n_set++] = d->gone[i];
-		d->model[d->n_model++] = change_of(&d->gone[i]);
+		if (!*d->gone[i].scope)
+			d->model[d->n_model++] = change_of(&d->gone[i]);
 	}
 }
 
@@ -205,12 +217,24 @@ static void model_update(struct weft_store *s, struct tr *t, struct diff *d)
 		old = weft_model_empty(s->network);
 		d->n_model = 0;
 		d->model = weft_xrealloc(d->model, (s->now.n ? s->now.n : 1) * sizeof(*d->model));
-		for (size_t i = 0; i < s->now.n; i++)
+		for (size_t i = 0; i < s->now.n && !*s->now.v[i].scope; i++)
 			d->model[d->n_model++] = change_of(&s->now.v[i]);
 	}
 	s->model = weft_model_apply(old, d->model, d->n_model);
 	weft_model_unref(old);
 	model_errors(t, d->model, d->n_model);
+}
+
+static void gateways_keep(struct result *r, struct tr *t)
+{
+	r->gateways = weft_arena_alloc(t->a, t->n_gateways * sizeof(*r->gateways));
+	for (size_t i = 0; i < t->n_gateways; i++) {
+		const struct tr_gateway *g = &t->gateways[i];
+
+		if (g->class != GW_OTHER)
+			r->gateways[r->n_gateways++] = (struct weft_store_gateway){
+				g->scope, g->ns, g->name, g->identity, g->class == GW_WAYPOINT};
+	}
 }
 
 int weft_store_load(struct weft_store *s, const struct weft_objects *objs, struct weft_errs *errs)
@@ -219,11 +243,18 @@ int weft_store_load(struct weft_store *s, const struct weft_objects *objs, struc
 	struct result old = s->now;
 	struct diff d = {0};
 
+	t.status = json_array();
 	tr_mesh(&t);
+	tr_gateways(&t);
 	tr_pods(&t);
 	tr_services(&t);
 	tr_policies(&t);
 	tr_peers(&t);
+	tr_attach(&t);
+	tr_policies_l7(&t);
+	tr_gateways_out(&t);
+	tr_status(&t);
+	tr_require_waypoint(&t);
 	tr_pods_out(&t);
 	if (t.n_out)
 		qsort(t.out, t.n_out, sizeof(*t.out), resource_order);
@@ -233,7 +264,9 @@ int weft_store_load(struct weft_store *s, const struct weft_objects *objs, struc
 				 .v = t.out,
 				 .n = t.n_out,
 				 .pods = t.pods,
-				 .n_pods = t.n_pods};
+				 .n_pods = t.n_pods,
+				 .status = t.status};
+	gateways_keep(&s->now, &t);
 	sums_make(&s->now);
 	diff_make(&d, &old, &s->now);
 	free(s->changes);
@@ -265,6 +298,17 @@ const struct weft_store_mesh *weft_store_mesh(const struct weft_store *s)
 	return &s->now.mesh;
 }
 
+size_t weft_store_gateways(const struct weft_store *s, const struct weft_store_gateway **ret)
+{
+	*ret = s->now.gateways;
+	return s->now.n_gateways;
+}
+
+const struct json_t *weft_store_status(const struct weft_store *s)
+{
+	return s->now.status;
+}
+
 const struct weft_model *weft_store_model(const struct weft_store *s)
 {
 	return s->model;
@@ -273,7 +317,7 @@ const struct weft_model *weft_store_model(const struct weft_store *s)
 const char *weft_store_source(const struct weft_store *s, const struct weft_xds_type *t,
 			      const char *name)
 {
-	const struct weft_store_resource key = {.type = t, .name = name}, *r;
+	const struct weft_store_resource key = {.type = t, .name = name, .scope = ""}, *r;
 
 	r = s->now.n ? bsearch(&key, s->now.v, s->now.n, sizeof(*s->now.v), resource_order) : NULL;
 	return r ? r->source : "";

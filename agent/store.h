@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct json_t;
 struct weft_store;
 
 struct weft_store *weft_store_new(void);
@@ -29,6 +30,7 @@ struct weft_store_resource {
 	const ProtobufCMessage *msg; /* NULL: removed by the last load */
 	const char *const *aliases;  /* NULL-terminated, or NULL */
 	const char *source;	     /* "file:line" of the object it comes from */
+	const char *scope; /* "": of node proxies; else "ns/name" of the Gateway whose it is */
 };
 /* Everything there is after the last load, sorted by type and name. Valid until the next load. */
 size_t weft_store_resources(const struct weft_store *s, const struct weft_store_resource **ret);
@@ -60,6 +62,16 @@ size_t weft_store_pods(struct weft_store *s, const char *node, const struct weft
 bool weft_store_pod_unusable(const struct weft_store *s, const char *node, const char *uid);
 /* The distinct identities of those pods, sorted. */
 size_t weft_store_identities(struct weft_store *s, const char *node, const char *const **ret);
+
+/* Waypoints and gateways: their scopes, the identity each has, and the secrets that its listeners
+ * want besides. Valid until the next load. */
+struct weft_store_gateway {
+	const char *scope, *ns, *name, *identity;
+	bool waypoint; /* of that class, not an edge gateway */
+};
+size_t weft_store_gateways(const struct weft_store *s, const struct weft_store_gateway **ret);
+/* Conditions of Gateways and routes, an array; borrowed until the next load. */
+const struct json_t *weft_store_status(const struct weft_store *s);
 
 /* The model built from exactly these resources, as a proxy would hold it; borrowed until the next
  * load. */

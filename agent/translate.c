@@ -32,7 +32,7 @@ void tr_out(struct tr *t, const struct weft_xds_type *type, const char *name,
 		t->cap_out = t->cap_out ? t->cap_out * 2 : 256;
 		t->out = weft_xrealloc(t->out, t->cap_out * sizeof(*t->out));
 	}
-	t->out[t->n_out++] = (struct weft_store_resource){type, name, msg, aliases, source};
+	t->out[t->n_out++] = (struct weft_store_resource){type, name, msg, aliases, source, ""};
 }
 
 const char *tr_source(struct tr *t, const struct weft_object *o)

@@ -19,11 +19,15 @@ struct tr_pod {
 	bool unusable; /* would be enrolled, but for an error of its object */
 	bool live;     /* has a workload */
 	Istio__Workload__Workload *w;
+	struct tr_gateway *gw; /* its waypoint; NULL: none that is a Gateway */
 };
 struct tr_ip {
 	struct weft_ip ip;
 	struct tr_pod *pod;
 };
+struct tr_gateway;
+struct tr_svc;
+struct gw_attach;
 struct tr {
 	struct weft_arena *a;
 	const struct weft_objects *objs;
@@ -35,6 +39,13 @@ struct tr {
 	size_t n_pods;
 	struct tr_ip *ips; /* of live pods that have addresses of their own, sorted */
 	size_t n_ips;
+	struct tr_gateway *gateways; /* by namespace and name */
+	size_t n_gateways;
+	struct tr_svc *svcs; /* by namespace and name */
+	size_t n_svcs;
+	struct gw_attach *attached; /* routes, by object */
+	size_t n_attached;
+	struct json_t *status; /* of Gateways and routes */
 	struct weft_store_resource *out; /* heap */
 	size_t n_out, cap_out;
 };
@@ -71,7 +82,7 @@ char *tr_hostname(struct tr *t, const char *ns, const char *name);
 Weft__Kube__ObjectMeta__LabelsEntry *const *tr_service_selector(const Weft__Kube__Service *s,
 								size_t *ret_n);
 /* ---- translate_waypoint.c */
-void tr_service_waypoint(struct tr *t, const struct weft_object *o, Istio__Workload__Service *s);
+void tr_service_waypoint(struct tr *t, struct tr_svc *v);
 void tr_pod_waypoint(struct tr *t, struct tr_pod *p);
 /* ---- translate_policy.c, translate_peer.c: policies; they add their names to the workloads they
  * select */

@@ -1,5 +1,5 @@
 /* Services, which pods are behind them, and endpoints written by hand in EndpointSlices. */
-#include "agent/translate.h"
+#include "agent/gateway.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,7 +149,7 @@ static void service_preferences(struct tr *t, const struct weft_object *o,
 		ISTIO__WORKLOAD__LOAD_BALANCING__HEALTH_POLICY__ALLOW_ALL;
 }
 
-static Istio__Workload__Service *service_make(struct tr *t, const struct weft_object *o)
+static void service_make(struct tr *t, const struct weft_object *o, struct tr_svc *v)
 {
 	const Weft__Kube__ServiceSpec *spec = ((const Weft__Kube__Service *)o->msg)->spec;
 	Istio__Workload__Service *s = tr_new(t, &istio__workload__service__descriptor);
@@ -173,8 +173,9 @@ static Istio__Workload__Service *service_make(struct tr *t, const struct weft_ob
 	s->has_canonical = s->canonical = 1;
 	service_families(spec, s);
 	service_preferences(t, o, spec, s);
-	tr_service_waypoint(t, o, s);
-	return s;
+	*v = (struct tr_svc){.o = o, .spec = spec, .s = s};
+	v->key = weft_arena_printf(t->a, "%s/%s", s->namespace_, s->hostname);
+	tr_service_waypoint(t, v);
 }
 
 static void service_out(struct tr *t, const struct weft_object *o, Istio__Workload__Service *s)
@@ -205,17 +206,18 @@ static void service_out(struct tr *t, const struct weft_object *o, Istio__Worklo
 /* ---- who is behind it */
 
 static Istio__Workload__PortList *member_of(struct tr *t, Istio__Workload__Workload *w,
-					    const char *key)
+					    struct tr_svc *v)
 {
 	Istio__Workload__Workload__ServicesEntry *e;
 
 	for (size_t i = 0; i < w->n_services; i++)
-		if (!strcmp(w->services[i]->key, key))
+		if (!strcmp(w->services[i]->key, v->key))
 			return w->services[i]->value;
 	e = tr_new(t, &istio__workload__workload__services_entry__descriptor);
-	e->key = weft_arena_strdup(t->a, key);
+	e->key = weft_arena_strdup(t->a, v->key);
 	e->value = tr_new(t, &istio__workload__port_list__descriptor);
 	TR_ADD(t, w->services, w->n_services, e);
+	TR_ADD(t, v->members, v->n_members, ((struct tr_member){w, e->value}));
 	return e->value;
 }
 
@@ -232,8 +234,9 @@ static uint32_t container_port(const Weft__Kube__Pod *pod, const char *name)
 	return 0;
 }
 
-static void selected_pods(struct tr *t, const struct weft_object *o, const char *key)
+static void selected_pods(struct tr *t, struct tr_svc *v)
 {
+	const struct weft_object *o = v->o;
 	const Weft__Kube__Service *svc = (const Weft__Kube__Service *)o->msg;
 	size_t n_selector, n;
 	Weft__Kube__ObjectMeta__LabelsEntry *const *selector =
@@ -245,7 +248,7 @@ static void selected_pods(struct tr *t, const struct weft_object *o, const char 
 
 		if (!p->live || !tr_selects(selector, n_selector, p->o->meta))
 			continue;
-		list = member_of(t, p->w, key);
+		list = member_of(t, p->w, v);
 		for (size_t i = 0; i < svc->spec->n_ports; i++) {
 			const Weft__Kube__ServicePort *sp = svc->spec->ports[i];
 			uint32_t to;
@@ -338,8 +341,7 @@ static struct tr_pod *endpoint_pod(struct tr *t, const struct weft_object *o,
 	return p && p->live ? p : NULL;
 }
 
-static void slice_endpoints(struct tr *t, const struct weft_object *o,
-			    const Weft__Kube__ServiceSpec *spec, const char *key)
+static void slice_endpoints(struct tr *t, const struct weft_object *o, struct tr_svc *v)
 {
 	const Weft__Kube__EndpointSlice *slice = (const Weft__Kube__EndpointSlice *)o->msg;
 
@@ -357,7 +359,7 @@ static void slice_endpoints(struct tr *t, const struct weft_object *o,
 				continue; /* a host name: endpoints by name are not used */
 			p = endpoint_pod(t, o, e, &ip);
 			w = p ? p->w : own_workload(t, o, e, &ip, &made);
-			slice_ports(t, slice, spec, member_of(t, w, key));
+			slice_ports(t, slice, v->spec, member_of(t, w, v));
 			if (!made)
 				continue;
 			m = tr_new(t, &istio__workload__address__descriptor);
@@ -375,33 +377,25 @@ void tr_services(struct tr *t)
 	const struct weft_object *slices =
 		weft_objects_of(t->objs, WEFT_KIND_ENDPOINT_SLICE, &n_slices);
 
+	t->svcs = weft_arena_alloc(t->a, n * sizeof(*t->svcs));
 	for (size_t i = 0; i < n; i++) {
 		const Weft__Kube__ServiceSpec *spec = ((const Weft__Kube__Service *)v[i].msg)->spec;
-		Istio__Workload__Service *s;
-		const char *key;
+		struct tr_svc *s;
 
 		if (spec->type && !strcmp(spec->type, "ExternalName"))
 			continue;
-		s = service_make(t, &v[i]);
-		key = weft_arena_printf(t->a, "%s/%s", s->namespace_, s->hostname);
-		service_out(t, &v[i], s);
+		s = &t->svcs[t->n_svcs++];
+		service_make(t, &v[i], s);
+		service_out(t, &v[i], s->s);
 		if (spec->n_selector)
-			selected_pods(t, &v[i], key);
+			selected_pods(t, s);
 	}
 	for (size_t i = 0; i < n_slices; i++) {
 		const char *name = weft_meta_label(slices[i].meta, "kubernetes.io/service-name");
-		const struct weft_object *o =
-			name ? weft_objects_find(t->objs, WEFT_KIND_SERVICE, slices[i].ns, name)
-			     : NULL;
-		const Weft__Kube__ServiceSpec *spec =
-			o ? ((const Weft__Kube__Service *)o->msg)->spec : NULL;
+		struct tr_svc *s = name ? tr_svc_find(t, slices[i].ns, name) : NULL;
 
 		/* with a selector the pods themselves say it better */
-		if (!spec || spec->n_selector ||
-		    (spec->type && !strcmp(spec->type, "ExternalName")))
-			continue;
-		slice_endpoints(
-			t, &slices[i], spec,
-			weft_arena_printf(t->a, "%s/%s", o->ns, tr_hostname(t, o->ns, o->name)));
+		if (s && !s->spec->n_selector)
+			slice_endpoints(t, &slices[i], s);
 	}
 }

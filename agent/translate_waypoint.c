@@ -1,6 +1,7 @@
-/* Waypoints: labels that name a Service of waypoint pods. There are no Gateways in a folder: the
- * Service is the waypoint, and its own label istio.io/waypoint-for says whose traffic it takes. */
-#include "agent/translate.h"
+/* Waypoints: labels that name a Gateway of class weft-waypoint, or a Service of waypoint pods that
+ * get their configuration elsewhere. Its label istio.io/waypoint-for says whose traffic it takes.
+ */
+#include "agent/gateway.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 struct waypoint {
 	const char *ns, *name;
 	const struct weft_object *service; /* NULL: not there */
+	struct tr_gateway *gw;		   /* NULL: not there */
 };
 
 /* The label on the object, else on its namespace; "none" opts out. False: no waypoint. */
@@ -30,6 +32,7 @@ static bool waypoint_of(struct tr *t, const struct weft_object *o, struct waypoi
 	if (!ret->ns || !*ret->ns)
 		ret->ns = o->ns;
 	ret->service = weft_objects_find(t->objs, WEFT_KIND_SERVICE, ret->ns, ret->name);
+	ret->gw = tr_gateway_find(t, ret->ns, ret->name);
 	return true;
 }
 
@@ -39,14 +42,33 @@ static bool takes(const struct waypoint *w, const char *what)
 	const char *traffic =
 		w->service ? weft_meta_label(w->service->meta, "istio.io/waypoint-for") : NULL;
 
+	if (w->gw)
+		return w->gw->traffic & (*what == 's' ? GW_TRAFFIC_SERVICE : GW_TRAFFIC_WORKLOAD);
 	traffic = traffic ? traffic : "service";
 	return !strcmp(traffic, what) || !strcmp(traffic, "all");
 }
 
+/* By its Service where it has one, so that several pods share the work; else by its address. */
 static Istio__Workload__GatewayAddress *address_of(struct tr *t, const char *ns, const char *name)
 {
 	Istio__Workload__GatewayAddress *g =
 		tr_new(t, &istio__workload__gateway_address__descriptor);
+	const struct tr_gateway *gw = tr_gateway_find(t, ns, name);
+
+	if (gw && gw->n_addrs && !weft_objects_find(t->objs, WEFT_KIND_SERVICE, ns, name)) {
+		const struct weft_ip *ip = &gw->addrs[0];
+
+		g->destination_case = ISTIO__WORKLOAD__GATEWAY_ADDRESS__DESTINATION_ADDRESS;
+		g->address = tr_new(t, &istio__workload__network_address__descriptor);
+		if (*t->mesh.network)
+			g->address->network = weft_arena_strdup(t->a, t->mesh.network);
+		g->address->has_address = 1;
+		g->address->address = (ProtobufCBinaryData){
+			weft_ip_bytes(ip), weft_arena_memdup(t->a, ip->b, weft_ip_bytes(ip))};
+		g->has_hbone_mtls_port = 1;
+		g->hbone_mtls_port = TR_HBONE_PORT;
+		return g;
+	}
 
 	g->destination_case = ISTIO__WORKLOAD__GATEWAY_ADDRESS__DESTINATION_HOSTNAME;
 	g->hostname = tr_new(t, &istio__workload__namespaced_hostname__descriptor);
@@ -91,14 +113,34 @@ static void canary(struct tr *t, const struct weft_object *o, const struct waypo
 	}
 }
 
-void tr_service_waypoint(struct tr *t, const struct weft_object *o, Istio__Workload__Service *s)
+/* One that does not let the namespace in is named all the same: it has no chain for the service,
+ * and refuses. */
+static void check_serves(struct tr *t, const struct weft_object *o, const struct waypoint *w)
 {
+	if (w->gw && w->gw->class == GW_WAYPOINT && gw_serves_ns(t, w->gw, o->ns))
+		return;
+	if (w->gw)
+		tr_bad(t, o, o->meta, "labels", -1, &path_metadata,
+		       "Gateway %.60s/%.60s (%s:%d) %s; what goes to it is refused", w->ns, w->name,
+		       w->gw->o->file, w->gw->o->line,
+		       w->gw->class == GW_WAYPOINT ? "does not allow this namespace"
+						   : "is no waypoint");
+}
+
+void tr_service_waypoint(struct tr *t, struct tr_svc *v)
+{
+	const char *second = weft_meta_label(v->o->meta, "istio.io/use-waypoint-canary");
 	struct waypoint w;
 
-	if (!waypoint_of(t, o, &w) || w.service == o || !takes(&w, "service"))
+	if (!waypoint_of(t, v->o, &w) || w.service == v->o || !takes(&w, "service"))
 		return;
-	s->waypoint = address_of(t, w.ns, w.name);
-	canary(t, o, &w, s);
+	v->s->waypoint = address_of(t, w.ns, w.name);
+	canary(t, v->o, &w, v->s);
+	check_serves(t, v->o, &w);
+	if (w.gw && w.gw->class == GW_WAYPOINT && gw_serves_ns(t, w.gw, v->o->ns))
+		v->gw = w.gw;
+	if (v->s->n_weighted_waypoints)
+		v->gw2 = tr_gateway_find(t, w.ns, second);
 }
 
 void tr_pod_waypoint(struct tr *t, struct tr_pod *p)
@@ -114,5 +156,12 @@ void tr_pod_waypoint(struct tr *t, struct tr_pod *p)
 			     : NULL;
 	if (selector && n && !strcmp(w.ns, p->o->ns) && tr_selects(selector, n, p->o->meta))
 		return;
+	for (size_t i = 0; w.gw && i < w.gw->n_addrs; i++)
+		for (size_t k = 0; k < p->n_addrs; k++)
+			if (weft_ip_eq(&w.gw->addrs[i], &p->addrs[k]))
+				return;
 	p->w->waypoint = address_of(t, w.ns, w.name);
+	check_serves(t, p->o, &w);
+	if (w.gw && w.gw->class == GW_WAYPOINT && gw_serves_ns(t, w.gw, p->o->ns))
+		p->gw = w.gw;
 }

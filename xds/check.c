@@ -1,5 +1,6 @@
 #include "xds/check.h"
 #include "xds/check_priv.h"
+#include "xds/proto/gateway.pb-c.h"
 #include "xds/yaml_priv.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -18,6 +18,17 @@ enum weft_kind_id {
 	WEFT_KIND_AUTHORIZATION_POLICY,
 	WEFT_KIND_PEER_AUTHENTICATION,
 	WEFT_KIND_MESH_CONFIG,
+	WEFT_KIND_SECRET,
+	WEFT_KIND_CONFIG_MAP,
+	WEFT_KIND_REQUEST_AUTHENTICATION,
+	WEFT_KIND_GATEWAY_CLASS,
+	WEFT_KIND_GATEWAY,
+	WEFT_KIND_HTTP_ROUTE,
+	WEFT_KIND_GRPC_ROUTE,
+	WEFT_KIND_TCP_ROUTE,
+	WEFT_KIND_TLS_ROUTE,
+	WEFT_KIND_REFERENCE_GRANT,
+	WEFT_KIND_BACKEND_TLS_POLICY,
 	WEFT_KIND_COUNT
 };
 struct weft_kind {
@@ -45,6 +56,9 @@ struct weft_object {
 /* NULL where absent. */
 const char *weft_meta_label(const Weft__Kube__ObjectMeta *m, const char *key);
 const char *weft_meta_annotation(const Weft__Kube__ObjectMeta *m, const char *key);
+
+/* A duration as the Gateway API writes it ("1h30m", "500ms"), in ms; -1: it is none. */
+int64_t weft_gateway_duration(const char *s);
 
 /* One file as read: all its objects, or its errors. Immutable and refcounted. */
 struct weft_file {

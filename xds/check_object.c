@@ -502,7 +502,6 @@ void check_mesh_config(struct check *c)
 	const Weft__Kube__MeshConfigSpec *s = ((const Weft__Kube__MeshConfig *)c->o->msg)->spec;
 	const struct weft_path up = {NULL, "spec", -1}, domain = {&up, "trustDomain", -1};
 	const struct weft_path root = {&up, "rootNamespace", -1}, network = {&up, "network", -1};
-	const struct weft_path waypoint = {&up, "requireWaypoint", -1};
 
 	check_meta(c, false);
 	if (s->trust_domain && !check_trust_domain(s->trust_domain))
@@ -517,10 +516,9 @@ void check_mesh_config(struct check *c)
 			  "must be at most 63 letters, digits and -_. inside, is \"%.80s\"",
 			  s->network);
 	check_cert_ttl(c, s, &up);
-	if (s->has_require_waypoint &&
-	    s->require_waypoint != WEFT__KUBE__MESH_CONFIG_SPEC__REQUIRE_WAYPOINT__never)
-		check_bad(c, check_at(c, s, "require_waypoint", -1), &waypoint,
-			  "destinations do not enforce it yet; must be never, or left out");
+	if (s->n_extension_providers)
+		check_refused(c, &up, s, "extension_providers", "extensionProviders",
+			      "no external authorizer is asked");
 	for (size_t i = 0; i < s->n_excluded_namespaces; i++) {
 		const struct weft_path at = {&up, "excludedNamespaces", (int)i};
 

@@ -324,27 +324,31 @@ static void check_selector(struct check *c, const struct weft_path *up,
 	}
 }
 
-static void check_targets(struct check *c, const struct weft_path *up,
-			  const Weft__Kube__AuthorizationPolicySpec *s)
+void check_policy_targets(struct check *c, const struct weft_path *up,
+			  const Weft__Kube__WorkloadSelector *selector,
+			  Weft__Kube__PolicyTargetReference *target_ref,
+			  Weft__Kube__PolicyTargetReference *const *target_refs, size_t n)
 {
-	const struct weft_path selector = {up, "selector", -1}, ref = {up, "targetRef", -1};
+	const struct weft_path sel = {up, "selector", -1}, ref = {up, "targetRef", -1};
 	const struct weft_path refs = {up, "targetRefs", -1};
+	const void *spec = ((const Weft__Kube__AuthorizationPolicy *)c->o->msg)->spec;
 
-	if (s->selector && (s->target_ref || s->n_target_refs))
-		check_bad(c, check_at(c, s, "selector", -1), &selector,
+	check_selector(c, up, selector);
+	if (selector && (target_ref || n))
+		check_bad(c, check_at(c, spec, "selector", -1), &sel,
 			  "cannot stand beside %s: a policy is for workloads or for a waypoint",
-			  s->target_ref ? "targetRef" : "targetRefs");
-	if (s->target_ref && s->n_target_refs)
-		check_bad(c, check_at(c, s, "target_ref", -1), &ref,
+			  target_ref ? "targetRef" : "targetRefs");
+	if (target_ref && n)
+		check_bad(c, check_at(c, spec, "target_ref", -1), &ref,
 			  "cannot stand beside targetRefs");
-	if (s->target_ref)
-		check_target(c, &ref, check_at(c, s, "target_ref", -1), s->target_ref);
-	if (s->n_target_refs > TARGETS_MAX)
-		check_bad(c, check_at(c, s, "target_refs", -1), &refs,
-			  "must have at most %d targets, has %zu", TARGETS_MAX, s->n_target_refs);
-	for (size_t i = 0; i < s->n_target_refs; i++)
+	if (target_ref)
+		check_target(c, &ref, check_at(c, spec, "target_ref", -1), target_ref);
+	if (n > TARGETS_MAX)
+		check_bad(c, check_at(c, spec, "target_refs", -1), &refs,
+			  "must have at most %d targets, has %zu", TARGETS_MAX, n);
+	for (size_t i = 0; i < n; i++)
 		check_target(c, &(struct weft_path){up, "targetRefs", (int)i},
-			     check_at(c, s, "target_refs", (int)i), s->target_refs[i]);
+			     check_at(c, spec, "target_refs", (int)i), target_refs[i]);
 }
 
 static void check_action(struct check *c, const struct weft_path *up,
@@ -355,12 +359,20 @@ static void check_action(struct check *c, const struct weft_path *up,
 
 	switch (s->action) {
 	case WEFT__KUBE__AUTHORIZATION_POLICY_SPEC__ACTION__AUDIT:
-		check_bad(c, check_at(c, s, "action", -1), &at,
-			  "AUDIT is not supported; the access log has every connection");
-		break;
 	case WEFT__KUBE__AUTHORIZATION_POLICY_SPEC__ACTION__CUSTOM:
-		check_bad(c, check_at(c, s, "action", -1), &at,
-			  "CUSTOM is not supported: no external authorizer is asked");
+		if (!s->target_ref && !s->n_target_refs)
+			check_bad(
+				c, check_at(c, s, "action", -1), &at, "%s",
+				s->action == WEFT__KUBE__AUTHORIZATION_POLICY_SPEC__ACTION__AUDIT
+					? "AUDIT needs targetRefs: a waypoint does it; of a node's "
+					  "proxy the access log has every connection"
+					: "CUSTOM needs targetRefs: only a waypoint asks an "
+					  "external authorizer");
+		if (s->action == WEFT__KUBE__AUTHORIZATION_POLICY_SPEC__ACTION__CUSTOM &&
+		    (!s->provider || !s->provider->name || !*s->provider->name))
+			check_bad(c, check_at(c, s, NULL, -1), &provider,
+				  "required with action CUSTOM: a name of "
+				  "MeshConfig.extensionProviders");
 		break;
 	case WEFT__KUBE__AUTHORIZATION_POLICY_SPEC__ACTION__DENY:
 		if (!s->n_rules)
@@ -372,8 +384,7 @@ static void check_action(struct check *c, const struct weft_path *up,
 		break;
 	}
 	if (s->provider && s->action != WEFT__KUBE__AUTHORIZATION_POLICY_SPEC__ACTION__CUSTOM)
-		check_bad(c, check_at(c, s, "provider", -1), &provider,
-			  "belongs to action CUSTOM, which is not supported");
+		check_bad(c, check_at(c, s, "provider", -1), &provider, "belongs to action CUSTOM");
 }
 
 void check_authorization_policy(struct check *c)
@@ -389,8 +400,7 @@ void check_authorization_policy(struct check *c)
 	check_meta(c, false);
 	check_one_of(c, &dry_run, check_at(c, c->o->meta, "annotations", -1),
 		     weft_meta_annotation(c->o->meta, "istio.io/dry-run"), booleans);
-	check_selector(c, &up, s->selector);
-	check_targets(c, &up, s);
+	check_policy_targets(c, &up, s->selector, s->target_ref, s->target_refs, s->n_target_refs);
 	check_action(c, &up, s);
 	for (size_t i = 0; i < s->n_rules; i++) {
 		const struct weft_path at = {&up, "rules", (int)i};

@@ -42,3 +42,29 @@ void check_endpoint_slice(struct check *c);
 void check_authorization_policy(struct check *c);
 void check_peer_authentication(struct check *c);
 void check_mesh_config(struct check *c);
+void check_secret(struct check *c);
+void check_config_map(struct check *c);
+void check_request_authentication(struct check *c);
+void check_gateway_class(struct check *c);
+void check_gateway(struct check *c);
+void check_http_route(struct check *c);
+void check_grpc_route(struct check *c);
+void check_tcp_route(struct check *c);
+void check_tls_route(struct check *c);
+void check_reference_grant(struct check *c);
+void check_backend_tls_policy(struct check *c);
+
+/* ---- check_policy.c */
+void check_policy_targets(struct check *c, const struct weft_path *up,
+			  const Weft__Kube__WorkloadSelector *selector,
+			  Weft__Kube__PolicyTargetReference *target_ref,
+			  Weft__Kube__PolicyTargetReference *const *target_refs, size_t n);
+/* ---- check_gateway.c: what routes use too. name: of the field as written, field: in the proto. */
+void check_refused(struct check *c, const struct weft_path *up, const void *m, const char *field,
+		   const char *name, const char *why);
+void check_required(struct check *c, const struct weft_path *up, const void *m, const char *field,
+		    const char *name, const char *value);
+void check_number(struct check *c, const struct weft_path *up, const void *m, const char *field,
+		  const char *name, long v, long min, long max);
+/* "web.example.com", or "*.example.com" where wild. */
+bool check_hostname(const char *s, bool wild);

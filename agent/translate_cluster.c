@@ -1,0 +1,279 @@
+/* Services → Clusters and their endpoints, of one Gateway. Pods of the mesh are reached inside
+ * HBONE by their own node's proxy, with exactly their identity; others plainly. */
+#include "agent/gateway.h"
+
+#include "xds/proto/envoy/config/cluster/v3/cluster.pb-c.h"
+#include "xds/proto/envoy/config/endpoint/v3/endpoint.pb-c.h"
+#include "xds/proto/envoy/extensions/transport_sockets/tls/v3/tls.pb-c.h"
+#include "xds/proto/envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONNECT_MS = 10000 };
+
+void gw_out(struct tr *t, const struct tr_gateway *g, const struct weft_xds_type *type,
+	    const char *name, const void *m, const char *source)
+{
+	tr_out(t, type, weft_arena_strdup(t->a, name), m, NULL, source);
+	t->out[t->n_out - 1].scope = g->scope;
+}
+
+const Istio__Workload__Port *gw_port(const struct tr_svc *s, uint32_t port)
+{
+	for (size_t i = 0; i < s->s->n_ports; i++)
+		if (s->s->ports[i]->service_port == port)
+			return s->s->ports[i];
+	return NULL;
+}
+
+bool gw_is_http(const Istio__Workload__Port *p)
+{
+	return p->app_protocol == ISTIO__WORKLOAD__APP_PROTOCOL__HTTP11 ||
+	       p->app_protocol == ISTIO__WORKLOAD__APP_PROTOCOL__HTTP2 ||
+	       p->app_protocol == ISTIO__WORKLOAD__APP_PROTOCOL__GRPC;
+}
+
+void gw_tls(struct tr *t, const struct tr_gateway *g, void *common, const char *alpn)
+{
+	void *s = eb_in(t->a, common, "tls_certificate_sds_secret_configs");
+
+	eb_str(t->a, s, "name", g->identity);
+	eb_in(t->a, s, "sds_config.ads");
+	eb_str(t->a, s, "sds_config.resource_api_version", "V3");
+	s = eb_in(t->a, common, "validation_context_sds_secret_config");
+	eb_str(t->a, s, "name", "ROOTCA");
+	eb_in(t->a, s, "sds_config.ads");
+	eb_str(t->a, s, "sds_config.resource_api_version", "V3");
+	eb_str(t->a, common, "alpn_protocols", alpn);
+	eb_str(t->a, common, "tls_params.tls_minimum_protocol_version", "TLSv1_3");
+	eb_str(t->a, common, "tls_params.tls_maximum_protocol_version", "TLSv1_3");
+}
+
+static void trust_system(struct weft_arena *a, void *validation)
+{
+	eb_str(a, validation, "trusted_ca.filename", "/etc/ssl/certs/ca-certificates.crt");
+}
+
+static void san_is(struct weft_arena *a, void *validation, const char *type, const char *value)
+{
+	void *m = eb_in(a, validation, "match_typed_subject_alt_names");
+
+	eb_str(a, m, "san_type", type);
+	eb_str(a, m, "matcher.exact", value);
+}
+
+/* ---- endpoints */
+
+static const char *identity_of(struct tr *t, const Istio__Workload__Workload *w)
+{
+	return weft_arena_printf(t->a, "spiffe://%s/ns/%s/sa/%s",
+				 w->trust_domain ? w->trust_domain : "cluster.local", w->namespace_,
+				 w->service_account ? w->service_account : "default");
+}
+
+static void endpoint_add(struct gw_clusters *c, void *locality, const Istio__Workload__Workload *w,
+			 const ProtobufCBinaryData *addr, uint32_t port)
+{
+	struct weft_arena *a = c->t->a;
+	void *e = eb_in(a, locality, "lb_endpoints");
+	void *sa = eb_in(a, e, "endpoint.address.socket_address");
+	char text[WEFT_IP_TEXT];
+	struct weft_ip ip = {0};
+
+	weft_ip_from_bytes(addr->data, addr->len, &ip);
+	eb_str(a, sa, "address", weft_ip_text(&ip, text, sizeof(text)));
+	eb_num(a, sa, "port_value", port);
+	if (w->capacity && w->capacity->has_value)
+		eb_num(a, e, "load_balancing_weight", w->capacity->value);
+	if (w->tunnel_protocol != ISTIO__WORKLOAD__WORKLOAD__TUNNEL_PROTOCOL__HBONE)
+		return;
+	eb_meta(a, e, "envoy.transport_socket_match", "tunnel", "hbone");
+	eb_meta(a, e, "weft.hbone", "tunnel", "15008");
+	eb_meta(a, e, "weft.hbone", "identity", identity_of(c->t, w));
+}
+
+uint32_t gw_member_port(const struct tr_member *m, const Istio__Workload__Port *p)
+{
+	for (size_t i = 0; i < m->ports->n_ports; i++)
+		if (m->ports->ports[i]->service_port == p->service_port)
+			return m->ports->ports[i]->target_port;
+	return p->has_target_port ? p->target_port : 0;
+}
+
+static const ProtobufCBinaryData *member_addr(const struct tr_svc *s,
+					      const Istio__Workload__Workload *w)
+{
+	size_t want = s && s->s->n_addresses ? s->s->addresses[0]->address.len : 4;
+
+	for (size_t i = 0; i < w->n_addresses; i++)
+		if (w->addresses[i].len == want)
+			return &w->addresses[i];
+	return w->n_addresses ? &w->addresses[0] : NULL;
+}
+
+static void *assignment_new(struct gw_clusters *c, const char *name)
+{
+	void *m =
+		eb_new(c->t->a, &envoy__config__endpoint__v3__cluster_load_assignment__descriptor);
+
+	eb_str(c->t->a, m, "cluster_name", name);
+	return m;
+}
+
+/* As node proxies choose: one that is not healthy is not there, unless the service says otherwise.
+ */
+static void endpoints_out(struct gw_clusters *c, const struct tr_svc *s,
+			  const Istio__Workload__Port *p, const char *name, const char *source)
+{
+	const Istio__Workload__LoadBalancing *lb = s->s->load_balancing;
+	bool all = lb &&
+		   lb->health_policy == ISTIO__WORKLOAD__LOAD_BALANCING__HEALTH_POLICY__ALLOW_ALL;
+	void *m = assignment_new(c, name), *locality = NULL;
+
+	for (size_t i = 0; i < s->n_members; i++) {
+		const Istio__Workload__Workload *w = s->members[i].w;
+		const ProtobufCBinaryData *addr = member_addr(s, w);
+		uint32_t port = gw_member_port(&s->members[i], p);
+
+		if (!addr || !port ||
+		    (!all && w->status == ISTIO__WORKLOAD__WORKLOAD__STATUS__UNHEALTHY))
+			continue;
+		if (!locality)
+			locality = eb_in(c->t->a, m, "endpoints");
+		endpoint_add(c, locality, w, addr, port);
+	}
+	gw_out(c->t, c->g, &weft_xds_type_endpoint, name, m, source);
+}
+
+/* ---- clusters */
+
+static void transport(struct gw_clusters *c, void *m)
+{
+	struct weft_arena *a = c->t->a;
+	void *tls = eb_new(
+		a,
+		&envoy__extensions__transport_sockets__tls__v3__upstream_tls_context__descriptor);
+	void *match = eb_in(a, m, "transport_socket_matches");
+
+	gw_tls(c->t, c->g, eb_in(a, tls, "common_tls_context"), "h2");
+	eb_str(a, match, "name", "hbone");
+	eb_struct(a, match, "match", "tunnel", "hbone");
+	eb_typed(a, eb_in(a, match, "transport_socket"), "envoy.transport_sockets.tls", tls);
+}
+
+/* What HTTP the application speaks. */
+static void protocol(struct gw_clusters *c, void *m, const Istio__Workload__Port *p)
+{
+	struct weft_arena *a = c->t->a;
+	void *o = eb_new(
+		a, &envoy__extensions__upstreams__http__v3__http_protocol_options__descriptor);
+	void *e;
+
+	if (p && (p->app_protocol == ISTIO__WORKLOAD__APP_PROTOCOL__HTTP2 ||
+		  p->app_protocol == ISTIO__WORKLOAD__APP_PROTOCOL__GRPC))
+		eb_in(a, o, "explicit_http_config.http2_protocol_options");
+	else if (p && p->app_protocol == ISTIO__WORKLOAD__APP_PROTOCOL__HTTP11)
+		eb_in(a, o, "explicit_http_config.http_protocol_options");
+	else {
+		eb_in(a, o, "use_downstream_protocol_config.http_protocol_options");
+		eb_in(a, o, "use_downstream_protocol_config.http2_protocol_options");
+	}
+	e = eb_in(a, m, "typed_extension_protocol_options");
+	eb_str(a, e, "key", "envoy.extensions.upstreams.http.v3.HttpProtocolOptions");
+	eb_any(a, e, "value", o);
+}
+
+static void *cluster_new(struct gw_clusters *c, const char *name)
+{
+	struct weft_arena *a = c->t->a;
+	void *m = eb_new(a, &envoy__config__cluster__v3__cluster__descriptor);
+
+	eb_str(a, m, "name", name);
+	eb_str(a, m, "type", "EDS");
+	eb_in(a, m, "eds_cluster_config.eds_config.ads");
+	eb_str(a, m, "eds_cluster_config.eds_config.resource_api_version", "V3");
+	eb_ms(a, m, "connect_timeout", CONNECT_MS);
+	eb_str(a, m, "lb_policy", "LEAST_REQUEST");
+	return m;
+}
+
+static bool known(struct gw_clusters *c, const char *name)
+{
+	for (size_t i = 0; i < c->n; i++)
+		if (!strcmp(c->names[i], name))
+			return true;
+	TR_ADD(c->t, c->names, c->n, name);
+	return false;
+}
+
+const char *gw_cluster(struct gw_clusters *c, struct tr_svc *s, uint32_t port)
+{
+	const Istio__Workload__Port *p = gw_port(s, port);
+	const char *source = tr_source(c->t, s->o), *name;
+	bool own = s->gw == c->g || s->gw2 == c->g;
+	void *m;
+
+	if (!p)
+		return NULL;
+	if (own)
+		name = weft_arena_printf(c->t->a, "inbound-vip|%u|%s|%s", port,
+					 gw_is_http(p) ? "http" : "tcp", s->s->hostname);
+	else
+		name = weft_arena_printf(c->t->a, "outbound|%u||%s", port, s->s->hostname);
+	if (known(c, name))
+		return name;
+	m = cluster_new(c, name);
+	transport(c, m);
+	protocol(c, m, p);
+	gw_out(c->t, c->g, &weft_xds_type_cluster, name, m, source);
+	endpoints_out(c, s, p, name, source);
+	return name;
+}
+
+const char *gw_cluster_workload(struct gw_clusters *c, Istio__Workload__Workload *w, uint32_t port)
+{
+	struct weft_arena *a = c->t->a;
+	const char *name =
+		weft_arena_printf(a, "inbound-pod|%u||%s.%s", port, w->name, w->namespace_);
+	void *m, *e;
+
+	if (!w->n_addresses || known(c, name))
+		return name;
+	m = cluster_new(c, name);
+	transport(c, m);
+	gw_out(c->t, c->g, &weft_xds_type_cluster, name, m, "");
+	e = assignment_new(c, name);
+	endpoint_add(c, eb_in(a, e, "endpoints"), w, &w->addresses[0], port);
+	gw_out(c->t, c->g, &weft_xds_type_endpoint, name, e, "");
+	return name;
+}
+
+const char *gw_cluster_dns(struct gw_clusters *c, const char *host, uint32_t port, bool tls)
+{
+	struct weft_arena *a = c->t->a;
+	const char *name = weft_arena_printf(a, "outbound|%u|%s|%s", port, tls ? "tls" : "", host);
+	void *m, *sa, *ctx;
+
+	if (known(c, name))
+		return name;
+	m = eb_new(a, &envoy__config__cluster__v3__cluster__descriptor);
+	eb_str(a, m, "name", name);
+	eb_str(a, m, "type", "STRICT_DNS");
+	eb_ms(a, m, "connect_timeout", CONNECT_MS);
+	eb_str(a, m, "load_assignment.cluster_name", name);
+	sa = eb_in(a, m, "load_assignment.endpoints.lb_endpoints.endpoint.address.socket_address");
+	eb_str(a, sa, "address", host);
+	eb_num(a, sa, "port_value", port);
+	if (tls) {
+		ctx = eb_new(
+			a,
+			&envoy__extensions__transport_sockets__tls__v3__upstream_tls_context__descriptor);
+		eb_str(a, ctx, "sni", host);
+		trust_system(a, eb_in(a, ctx, "common_tls_context.validation_context"));
+		san_is(a, eb_in(a, ctx, "common_tls_context.validation_context"), "DNS", host);
+		eb_typed(a, eb_in(a, m, "transport_socket"), "envoy.transport_sockets.tls", ctx);
+	}
+	gw_out(c->t, c->g, &weft_xds_type_cluster, name, m, "");
+	return name;
+}
