@@ -37,8 +37,9 @@ struct weft_http_filter {
  * closed() */
 void weft_stream_resume(struct weft_stream *s, const void *state,
 			enum weft_dir d); /* after WEFT_WAIT; runs on from there */
-/* Answers here: the local reply runs response filters from this one's outer side, maps it
- * (local_reply_config) and sends it. body may be NULL; details without spaces
+/* Answers here: the local reply is mapped (local_reply_config), runs all response filters, also of
+ * filters the request never came to (their state is zeroed), and is sent; one made inside a
+ * response filter runs those outside of it. body may be NULL; details without spaces
  * ("rbac_access_denied_matched_policy[p]"); edit (may be NULL) may add headers before it is sent.
  * gRPC requests get a gRPC status. Returns WEFT_DONE. */
 enum weft_flow weft_stream_reply(struct weft_stream *s, int status, const char *details,
@@ -76,6 +77,8 @@ struct weft_worker *weft_stream_worker(struct weft_stream *s);
 struct event_base *weft_stream_base(struct weft_stream *s);
 struct weft_info *weft_stream_info(struct weft_stream *s);
 const struct weft_io_info *weft_stream_downstream(struct weft_stream *s);
+/* The client's certificate as URL-encoded PEM; "": none. */
+const char *weft_stream_peer_pem(struct weft_stream *s);
 struct weft_io *weft_stream_io(struct weft_stream *s); /* the client's connection; NULL: gone */
 struct weft_headers *weft_stream_headers(struct weft_stream *s,
 					 enum weft_dir d); /* NULL: not there yet */
@@ -98,6 +101,11 @@ size_t weft_stream_route_confs(struct weft_stream *s, const void *state,
 /* The chain's own, whatever routes say. */
 const void *weft_stream_chain_conf(struct weft_stream *s, const void *state);
 struct weft_scope *weft_stream_scope(struct weft_stream *s); /* http.PREFIX. */
+/* What a filter keeps of the connection: zeroed, made when first asked for, by a number that no
+ * other configuration has (weft_http_filter_id). *ret_new: it was made. A connection keeps the 32
+ * used last. */
+void *weft_stream_conn_part(struct weft_stream *s, uint64_t id, size_t size, bool *ret_new);
+uint64_t weft_http_filter_id(void);		    /* any thread */
 uint64_t weft_stream_random(struct weft_stream *s); /* the same for all of one stream: fractions */
 bool weft_stream_is_grpc(const struct weft_stream *s);
 void weft_stream_cut(struct weft_stream *s, enum weft_reset why,

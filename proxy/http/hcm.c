@@ -348,6 +348,7 @@ static void closed(struct weft_chain *ch, const void *conf, void *state)
 	struct hcm_conn *c = state;
 
 	let_go(c);
+	weft_hcm_parts_free(c);
 }
 
 const struct weft_net_filter weft_net_filter_http_connection_manager = {

@@ -106,6 +106,7 @@ const char *weft_hcm_date(struct hcm_worker *w, uint64_t now_ns);
 
 /* ---- a connection (hcm.c) */
 enum hcm_drain { HCM_OPEN, HCM_DRAINING, HCM_CLOSING };
+struct hcm_part; /* what a filter keeps of a connection: stream_api.c */
 struct hcm_conn {
 	struct weft_chain *ch;
 	const struct weft_hcm_conf *conf;
@@ -113,6 +114,7 @@ struct hcm_conn {
 	struct weft_worker *worker;
 	struct weft_session *session; /* NULL: gone */
 	TAILQ_HEAD(, weft_stream) streams;
+	struct hcm_part *parts; /* used last: first */
 	struct weft_timer idle, life, drain_timer;
 	uint64_t n_requests;
 	uint8_t drain; /* enum hcm_drain */
@@ -121,6 +123,7 @@ struct hcm_conn {
 	uint8_t version;     /* counted as */
 };
 void weft_hcm_drain_begin(struct hcm_conn *c);
+void weft_hcm_parts_free(struct hcm_conn *c);
 /* A stream left: the connection may have waited for it. */
 void weft_hcm_stream_left(struct hcm_conn *c);
 static inline void hcm_count(struct hcm_conn *c, enum weft_http_stat i)

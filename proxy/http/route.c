@@ -251,7 +251,8 @@ static int vhost_prepare(struct weft_cfg *c, const struct weft_path *at,
 			 rqd = {at, "request_headers_to_remove", -1},
 			 rsa = {at, "response_headers_to_add", -1},
 			 rsd = {at, "response_headers_to_remove", -1},
-			 prt = {at, "retry_policy", -1}, pmi = {at, "request_mirror_policies", -1};
+			 prt = {at, "retry_policy", -1}, pmi = {at, "request_mirror_policies", -1},
+			 prl = {at, "rate_limits", -1};
 	struct weft_route *routes = weft_arena_alloc(c->arena, (m->n_routes + 1) * sizeof(*routes));
 	const char **domains = weft_arena_alloc(c->arena, (m->n_domains + 1) * sizeof(*domains));
 	const struct weft_retry_policy *retry = NULL;
@@ -283,6 +284,7 @@ static int vhost_prepare(struct weft_cfg *c, const struct weft_path *at,
 				       m->n_response_headers_to_remove, &v->resp);
 	err |= route_filters_prepare(c, at, (void *const *)m->typed_per_filter_config,
 				     m->n_typed_per_filter_config, &v->filters);
+	err |= weft_ratelimits_prepare(c, &prl, m->rate_limits, m->n_rate_limits, &v->ratelimits);
 	if (m->retry_policy)
 		err |= weft_retry_prepare(c, &prt, m->retry_policy, &retry);
 	if (m->n_request_mirror_policies) {

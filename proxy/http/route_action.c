@@ -383,6 +383,16 @@ size_t weft_route_filter_confs(const struct weft_route *r, const struct weft_wei
 	return n;
 }
 
+const struct weft_ratelimits *weft_route_ratelimits(const struct weft_route *r)
+{
+	return r->priv->ratelimits;
+}
+
+const struct weft_ratelimits *weft_vhost_ratelimits(const struct weft_vhost *v)
+{
+	return v->ratelimits;
+}
+
 bool weft_route_has_filter_confs(const struct weft_route *r, const struct weft_weighted *w)
 {
 	return (w && w->filters) || r->priv->filters || r->vhost->filters || r->routes->filters;

@@ -343,7 +343,7 @@ int route_action_prepare(struct weft_cfg *c, const struct weft_path *at,
 			 const Envoy__Config__Route__V3__RouteAction *m, struct weft_route *r)
 {
 	struct weft_path pw = {at, "weighted_clusters", -1},
-			 pm = {at, "request_mirror_policies", -1};
+			 pm = {at, "request_mirror_policies", -1}, prl = {at, "rate_limits", -1};
 	struct weft_route_priv *p = r->priv;
 	struct route_hash *hash =
 		weft_arena_alloc(c->arena, (m->n_hash_policy + 1) * sizeof(*hash));
@@ -386,6 +386,7 @@ int route_action_prepare(struct weft_cfg *c, const struct weft_path *at,
 	err |= rewrite_prepare(c, at, m, r);
 	err |= upgrades_prepare(c, at, m, r);
 	err |= retry_and_times(c, at, m, r);
+	err |= weft_ratelimits_prepare(c, &prl, m->rate_limits, m->n_rate_limits, &p->ratelimits);
 	return err ? -EINVAL : 0;
 }
 

@@ -1,6 +1,7 @@
 /* Inside of route*.c only: routes as compiled. */
 #pragma once
 #include "proxy/http/header_ops.h"
+#include "proxy/http/ratelimit_actions.h"
 #include "proxy/http/retry.h"
 #include "proxy/http/route.h"
 #include "proxy/policy/match.h"
@@ -81,6 +82,7 @@ struct weft_route_priv {
 	struct weft_rewrite regex_rewrite, host_regex;
 	struct weft_hdrops req, resp;
 	const struct route_filters *filters;
+	const struct weft_ratelimits *ratelimits; /* NULL */
 	const struct route_hash *hash;
 	size_t n_hash;
 	const struct route_upgrade *upgrades;
@@ -106,6 +108,7 @@ struct weft_vhost {
 	int require_tls;
 	struct weft_hdrops req, resp;
 	const struct route_filters *filters;
+	const struct weft_ratelimits *ratelimits; /* NULL */
 	const Envoy__Config__Route__V3__VirtualHost *msg;
 	const char *const *domains;
 	size_t n_domains;

@@ -3,6 +3,9 @@
 
 #include "proxy/core/worker.h"
 
+#include <stdatomic.h>
+#include <stdlib.h>
+
 struct weft_arena *weft_stream_arena(struct weft_stream *s)
 {
 	return s->arena;
@@ -75,4 +78,49 @@ bool weft_stream_is_tls(const struct weft_stream *s)
 const char *weft_stream_upgrade(const struct weft_stream *s)
 {
 	return s->upgrade;
+}
+
+enum { PARTS_MAX = 32 };
+struct hcm_part {
+	struct hcm_part *next;
+	uint64_t id;
+	_Alignas(16) char mem[];
+};
+
+uint64_t weft_http_filter_id(void)
+{
+	static _Atomic uint64_t last;
+
+	return atomic_fetch_add(&last, 1) + 1;
+}
+
+void *weft_stream_conn_part(struct weft_stream *s, uint64_t id, size_t size, bool *ret_new)
+{
+	struct hcm_part **at = &s->c->parts, *p;
+	unsigned n = 0;
+
+	for (; (p = *at) && p->id != id; at = &p->next)
+		if (++n == PARTS_MAX)
+			break;
+	*ret_new = !p || p->id != id;
+	if (p)
+		*at = p->next;
+	if (*ret_new) {
+		free(p); /* one too many: of a configuration that was not met for long */
+		p = weft_xcalloc(1, sizeof(*p) + size);
+		p->id = id;
+	}
+	p->next = s->c->parts;
+	s->c->parts = p;
+	return p->mem;
+}
+
+void weft_hcm_parts_free(struct hcm_conn *c)
+{
+	struct hcm_part *p;
+
+	while ((p = c->parts)) {
+		c->parts = p->next;
+		free(p);
+	}
 }

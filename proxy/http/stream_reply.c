@@ -115,8 +115,9 @@ static struct weft_headers *make_head(struct weft_stream *s, const struct weft_r
 	return h;
 }
 
-/* Response filters from the outer side of whoever answers: -1: none. */
-static int outer_of(const struct weft_stream *s)
+/* The first filter an answer made here goes through: all of them, also those the request never came
+ * to; from inside a response filter those outside of it. -1: none. */
+static int outer_of(struct weft_stream *s)
 {
 	if (!s->chain)
 		return -1;
@@ -127,9 +128,8 @@ static int outer_of(const struct weft_stream *s)
 			if (s->slot[i].hold[WEFT_RESPONSE] &&
 			    s->slot[i].hold[WEFT_RESPONSE]->waiting)
 				return (int)i - 1;
-	if (s->cur[WEFT_REQUEST] >= 0)
-		return s->cur[WEFT_REQUEST] - 1;
-	return s->reached - 1;
+	s->reached = (int16_t)(s->chain->n - 1);
+	return stream_first(s, WEFT_RESPONSE);
 }
 
 enum weft_flow weft_stream_answer(struct weft_stream *s, const struct weft_reply *a)

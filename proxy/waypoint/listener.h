@@ -72,6 +72,7 @@ struct lconf_in {
 	const struct weft_tls_secrets *secrets;
 	const char *version;
 	bool from_xds;
+	const Envoy__Config__Core__V3__Node *node; /* the bootstrap's; NULL */
 };
 int lconf_new(struct weft_cfg *c, const struct weft_path *at, const struct lconf_in *in,
 	      struct lconf **ret);

@@ -350,6 +350,8 @@ static int everything(struct weft_cfg *c, const struct weft_path *at, const stru
 	l->ignore_global_limit = m->ignore_global_conn_limit;
 	l->context.listener_name = l->name;
 	l->context.routes = in->routes;
+	l->context.cluster = in->node ? in->node->cluster : NULL;
+	l->context.node = in->node ? in->node->id : NULL;
 	c->context = &l->context;
 	l->deps.arena = l->arena;
 	err = addrs_prepare(c, at, l);

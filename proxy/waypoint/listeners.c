@@ -411,7 +411,8 @@ int listeners_set(struct listeners *m, struct weft_cfg *c, const struct weft_pat
 		  const char *version, bool from_xds)
 {
 	struct weft_tls_secrets secrets = secrets_lookup(m->conf.secrets);
-	struct lconf_in in = {msg, arena, m->conf.routes, &secrets, version, from_xds};
+	struct lconf_in in = {msg,     arena,	 m->conf.routes, &secrets,
+			      version, from_xds, m->conf.node};
 	struct entry *e = look(m, msg->name ? msg->name : "");
 	struct weft_path pn = {at, "name", -1}, pa = {at, "address", -1};
 	uint64_t hash = hash_of(msg);
@@ -507,7 +508,8 @@ static void rebuild(struct entry *e)
 	ProtobufCAllocator al = weft_wire_allocator(a);
 	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
 	struct weft_cfg c = {.arena = a, .errs = errs, .file = !l->from_xds};
-	struct lconf_in in = {NULL, a, m->conf.routes, &secrets, l->version, l->from_xds};
+	struct lconf_in in = {NULL,	  a,	       m->conf.routes, &secrets,
+			      l->version, l->from_xds, m->conf.node};
 	struct lconf *to;
 	struct weft_err err = {0};
 	struct lsock *socks[LISTENER_ADDRS_MAX];

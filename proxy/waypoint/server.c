@@ -149,6 +149,7 @@ static void managers(struct waypoint *w)
 	w->clusters = weft_clusters_new(&cc);
 	w->routes = weft_route_tables_new(&rc);
 	lc.routes = w->routes;
+	lc.node = w->boot.msg->node;
 	lc.secrets = w->secrets;
 	w->listeners = listeners_new(&lc);
 }

@@ -76,6 +76,7 @@ struct listeners_conf {
 	size_t n_workers;
 	struct weft_route_tables *routes;
 	struct secrets *secrets;
+	const Envoy__Config__Core__V3__Node *node; /* NULL */
 	bool dry; /* nothing is bound and no worker is told */
 	/* The first configuration of it serves; or it left. */
 	void (*live)(void *owner, const char *name, bool on);
