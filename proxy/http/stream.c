@@ -170,7 +170,7 @@ void weft_stream_cut(struct weft_stream *s, enum weft_reset why, const char *det
 	if (s->over)
 		return;
 	stream_enter(s);
-	if (details && !s->info.details)
+	if (details)
 		s->info.details = weft_arena_strdup(s->arena, details);
 	hcm_count(s->c, WEFT_HTTP_downstream_rq_tx_reset);
 	if (x && s->c->conf->logs)
@@ -269,9 +269,9 @@ static void on_reset(struct weft_exchange *x, enum weft_reset why)
 		}
 		hcm_count(s->c, why == WEFT_RESET_LOCAL ? WEFT_HTTP_downstream_rq_tx_reset
 							: WEFT_HTTP_downstream_rq_rx_reset);
-		if (!s->info.details)
-			s->info.details = *detail ? weft_arena_strdup(s->arena, detail)
-						  : "downstream_remote_disconnect";
+		/* over what was said when the answer began */
+		s->info.details = *detail ? weft_arena_strdup(s->arena, detail)
+					  : "downstream_remote_disconnect";
 		weft_stream_complete(s);
 	}
 	weft_stream_leave(s);

@@ -96,10 +96,13 @@ static void end_by_eof(struct weft_session *s, struct weft_exchange *x)
 	if (!x->opaque) {
 		weft_h1_eof(&s->h1.p, ev);
 		if (ev->type != WEFT_H1_END) {
-			bool refused = s->h1.stale && !x->rx_began;
+			enum weft_reset why = WEFT_RESET_REMOTE;
 
-			weft_exchange_tell_reset(x,
-						 refused ? WEFT_RESET_REFUSED : WEFT_RESET_REMOTE);
+			if (x->rx_began) /* half an answer */
+				why = WEFT_RESET_PROTOCOL;
+			else if (s->h1.stale)
+				why = WEFT_RESET_REFUSED;
+			weft_exchange_tell_reset(x, why);
 			weft_session_close(s, WEFT_IO_EOF, 0, false);
 			return;
 		}

@@ -168,6 +168,9 @@ static void on_closed(struct weft_h2_stream *st, uint32_t code)
 	x->cut = true;
 	x->finished = in_order(x, code);
 	x->reset_why = (uint8_t)why_of(x, code, weft_h2_peer_reset(st));
+	if (weft_h2_peer_reset(st) && !x->detail[0])
+		x->detail = code == WEFT_H2_REFUSED_STREAM ? WEFT_DETAIL_REMOTE_REFUSED
+							   : WEFT_DETAIL_REMOTE_RESET;
 	weft_h2_stream_bytes(st, &x->rx, &x->tx);
 	x->st = NULL;
 	weft_h2_queue(x);

@@ -52,6 +52,9 @@ struct weft_exchange_ops {
 	/* Last call when both directions ended in order; x is gone after it. */
 	void (*done)(struct weft_exchange *x);
 };
+/* weft_exchange_detail of an exchange that the peer cut by a frame of its own */
+#define WEFT_DETAIL_REMOTE_RESET   "http2.remote_reset"
+#define WEFT_DETAIL_REMOTE_REFUSED "http2.remote_refuse"
 struct weft_session_ops {
 	/* Server: a request begins. Return the exchange's ops and *ret_user, and the arena for its
 	 * headers (which must live until done/reset); NULL: refuse (h2 REFUSED_STREAM; h1 close).

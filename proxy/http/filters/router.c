@@ -57,6 +57,7 @@ void router_reply(struct router *r, int status, enum weft_flag flag, const char 
 
 	r->over = true;
 	router_free_attempt(r, true);
+	router_timers_off(r);
 	weft_info_flag(weft_stream_info(s), flag);
 	weft_stream_reply(s, status, details, body,
 			  overloaded && !r->conf->suppress ? overloaded_header : NULL, NULL);
@@ -145,17 +146,29 @@ static void times_init(struct router *r)
 	weft_headers_remove_id(r->req, WEFT_H_X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);
 	if (r->timeout_ms && r->per_try_ms >= r->timeout_ms)
 		r->per_try_ms = 0;
-	if (!r->conf->suppress && (r->per_try_ms || r->timeout_ms)) {
-		char text[24];
-		int n = snprintf(
-			text, sizeof(text), "%llu",
-			(unsigned long long)(r->per_try_ms ? r->per_try_ms : r->timeout_ms));
+	r->expect = !r->conf->suppress &&
+		    (!r->conf->respect_expected ||
+		     !weft_headers_get(r->req, WEFT_H_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS));
+}
 
-		if (!r->conf->respect_expected ||
-		    !weft_headers_get(r->req, WEFT_H_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS))
-			weft_headers_set_id(r->req, WEFT_H_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, text,
-					    (size_t)n);
-	}
+void router_expect(struct router *r)
+{
+	uint64_t gone = 0, ms = r->timeout_ms;
+	char text[24];
+	int n;
+
+	if (!r->begun_ns)
+		r->begun_ns = r->try_start_ns;
+	else
+		gone = (r->try_start_ns - r->begun_ns) / 1000000;
+	if (!r->expect || !(ms || r->per_try_ms))
+		return;
+	if (ms)
+		ms = ms > gone ? ms - gone : 1;
+	if (r->per_try_ms && (!ms || r->per_try_ms < ms))
+		ms = r->per_try_ms;
+	n = snprintf(text, sizeof(text), "%llu", (unsigned long long)ms);
+	weft_headers_set_id(r->req, WEFT_H_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, text, (size_t)n);
 }
 
 /* A header that strict_check_headers names and that has a bad value; NULL: none. */
@@ -192,12 +205,15 @@ struct direct {
 	const struct weft_route *route;
 	const struct weft_format_in *in;
 	const struct weft_format *format;
+	const char *location;
 };
 
 static void direct_headers(void *ctx, struct weft_headers *h)
 {
 	struct direct *d = ctx;
 
+	if (d->location)
+		location_add((void *)d->location, h);
 	if (d->format) {
 		const char *t = weft_format_content_type(d->format);
 
@@ -212,16 +228,15 @@ static enum weft_flow answer_here(struct router *r, const struct weft_route_in *
 	struct weft_info *info = weft_stream_info(s);
 	struct weft_arena *a = weft_stream_arena(s);
 	struct weft_format_in fin = {.info = info, .req = r->req};
-	struct direct d = {r->route, &fin, NULL};
-	const char *location, *body;
+	struct direct d = {r->route, &fin, NULL, NULL};
+	const char *body;
 	size_t n;
 	int status;
 
 	r->over = true;
 	if (r->route->action == WEFT_ROUTE_REDIRECT) {
-		status = weft_route_redirect(r->route, in, a, &location);
-		return weft_stream_reply(s, status, "direct_response", NULL, location_add,
-					 (void *)location);
+		status = weft_route_redirect(r->route, in, a, &d.location);
+		return weft_stream_reply(s, status, "direct_response", NULL, direct_headers, &d);
 	}
 	status = weft_route_direct(r->route, &fin, &body, &n, &d.format);
 	if (d.format) {
@@ -315,7 +330,7 @@ static enum weft_flow begin(struct router *r, bool end)
 		weft_cluster_unref(info->cluster);
 	info->cluster = r->wc->cluster;
 	r->policy = r->route->retry;
-	if (r->route->has_hash)
+	if (r->route->has_hash && r->wc->cluster->lb->by_hash)
 		r->has_hash = weft_route_hash(r->route, &in, weft_stream_arena(s), &r->hash,
 					      &r->set_cookie);
 	times_init(r);
@@ -364,13 +379,29 @@ static enum weft_flow headers(struct weft_stream *s, const void *conf, void *sta
 	return begin(r, end);
 }
 
+/* A copy: what is kept is lent to each attempt, and a buffer's chunks can be lent once only. */
+static int copy(struct evbuffer *to, struct evbuffer *from)
+{
+	struct evbuffer_iovec few[8], *v = few;
+	int n = evbuffer_peek(from, -1, NULL, NULL, 0), i, err = 0;
+
+	if (n > 8)
+		v = weft_xcalloc((size_t)n, sizeof(*v));
+	n = evbuffer_peek(from, -1, NULL, v, n);
+	for (i = 0; i < n && !err; i++)
+		err = evbuffer_add(to, v[i].iov_base, v[i].iov_len);
+	if (v != few)
+		free(v);
+	return err;
+}
+
 /* Keeps what another attempt or a mirror may need; beyond the limit there is none. */
 static void keep(struct router *r, struct evbuffer *b)
 {
 	if (!r->keep)
 		return;
 	if (evbuffer_get_length(r->keep) + evbuffer_get_length(b) > ROUTER_KEPT_MAX ||
-	    evbuffer_add_buffer_reference(r->keep, b)) {
+	    copy(r->keep, b)) {
 		evbuffer_free(r->keep);
 		r->keep = NULL;
 		r->retry_on = 0;
@@ -420,11 +451,25 @@ static enum weft_flow trailers(struct weft_stream *s, const void *conf, void *st
 	return WEFT_DONE;
 }
 
+void router_timers_off(struct router *r)
+{
+	weft_timer_clear(&r->total);
+	weft_timer_clear(&r->per_try);
+	weft_timer_clear(&r->per_try_idle);
+	weft_timer_clear(&r->backoff);
+	weft_timer_clear(&r->life);
+}
+
 void router_free_attempt(struct router *r, bool reset)
 {
-	struct weft_exchange *x = r->x;
-	struct weft_lease *l = r->lease;
+	struct weft_exchange *x;
+	struct weft_lease *l;
 
+	if (reset && r->x && r->answer_whole)
+		(void)router_leave(r);
+	r->answer_whole = false;
+	x = r->x;
+	l = r->lease;
 	weft_timer_clear(&r->per_try);
 	weft_timer_clear(&r->per_try_idle);
 	r->x = NULL;
@@ -451,9 +496,7 @@ static void closed(struct weft_stream *s, const void *conf, void *state)
 		router_tunnel_closed(r);
 	router_free_attempt(r, true);
 	router_retry_done(r, false);
-	weft_timer_clear(&r->total);
-	weft_timer_clear(&r->backoff);
-	weft_timer_clear(&r->life);
+	router_timers_off(r);
 	for (i = 0; i < r->n_tried; i++)
 		weft_host_unref(r->tried[i]);
 	r->n_tried = 0;

@@ -172,20 +172,24 @@ static void tail_reset(struct weft_exchange *x, enum weft_reset why)
 
 static const struct weft_exchange_ops tail_ops = {.reset = tail_reset, .done = tail_done};
 
+bool router_leave(struct router *r)
+{
+	if (!r->sent_end)
+		return false;
+	weft_exchange_set_user(r->x, &tail_ops, r->lease);
+	r->x = NULL;
+	r->lease = NULL;
+	return true;
+}
+
 static void answered(struct router *r)
 {
 	struct weft_info *info = weft_stream_info(r->s);
 
 	r->over = true;
-	weft_timer_clear(&r->total);
-	weft_timer_clear(&r->per_try);
-	weft_timer_clear(&r->per_try_idle);
+	router_timers_off(r);
 	weft_exchange_bytes(r->x, &info->up_rx_wire, &info->up_tx_wire);
-	if (!r->sent_end)
-		return;
-	weft_exchange_set_user(r->x, &tail_ops, r->lease);
-	r->x = NULL;
-	r->lease = NULL;
+	(void)router_leave(r);
 }
 
 static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
@@ -199,6 +203,7 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 	touch_idle(r, now);
 	count_answer(r, h, status);
 	health_said(r, h);
+	r->answer_whole = end;
 	if (router_retry_headers(r, h) && router_retry(r, h))
 		return;
 	router_retry_done(r, status < 500);
@@ -206,6 +211,8 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 		return;
 	weft_timer_clear(&r->per_try);
 	r->started = true;
+	info->status = status;
+	info->details = "via_upstream";
 	own_headers(r, h, now);
 	if (end)
 		answered(r);
@@ -254,19 +261,99 @@ static void x_writable(struct weft_exchange *x)
 	}
 }
 
+/* ---- ends without an answer */
+struct failure {
+	const char *reason;
+	enum weft_flag flag;
+};
+
+/* detail: why the session says so; "" for a connection that was closed. */
+static struct failure failure_of(enum weft_reset why, const char *detail)
+{
+	switch (why) {
+	case WEFT_RESET_CONNECT:
+		return (struct failure){"remote connection failure", WEFT_FLAG_UF};
+	case WEFT_RESET_TIMEOUT:
+		return (struct failure){"connection timeout", WEFT_FLAG_UF};
+	case WEFT_RESET_OVERFLOW:
+		return (struct failure){"overflow", WEFT_FLAG_UO};
+	case WEFT_RESET_PROTOCOL:
+		return (struct failure){"protocol error", WEFT_FLAG_UPE};
+	case WEFT_RESET_LOCAL:
+		return (struct failure){"local reset", WEFT_FLAG_LR};
+	default:
+		if (!strcmp(detail, WEFT_DETAIL_REMOTE_RESET))
+			return (struct failure){"remote reset", WEFT_FLAG_UR};
+		if (!strcmp(detail, WEFT_DETAIL_REMOTE_REFUSED))
+			return (struct failure){"remote refused stream reset", WEFT_FLAG_UR};
+		return (struct failure){"connection termination", WEFT_FLAG_UC};
+	}
+}
+
+/* when: "before" or "after" */
+static const char *details_of(struct weft_arena *a, const char *when, const char *reason,
+			      const char *detail)
+{
+	char *p, *s = weft_arena_printf(a, "upstream_reset_%s_response_started{%s%s%s}", when,
+					reason, *detail ? "|" : "", detail);
+
+	for (p = s; *p; p++)
+		*p = *p == ' ' ? '_' : *p;
+	return s;
+}
+
+/* A pooled connection that the peer had closed before it saw our request: nothing was lost yet. */
+static bool stale(struct router *r, enum weft_reset why)
+{
+	const char *m = weft_headers_value(r->req, WEFT_H_METHOD);
+
+	return why == WEFT_RESET_REFUSED && r->lease && !r->lease->fresh && !r->stale_retried &&
+	       !router_retry_reset(r, why) && !r->body_expected && !weft_stream_upgrade(r->s) &&
+	       (!strcmp(m, "GET") || !strcmp(m, "HEAD") || !strcmp(m, "OPTIONS"));
+}
+
+static void failed(struct router *r, enum weft_reset why, struct failure f, const char *transport)
+{
+	struct weft_arena *a = weft_stream_arena(r->s);
+	int status = f.flag == WEFT_FLAG_UPE ? 502 : 503;
+
+	if (stale(r, why)) {
+		r->stale_retried = true;
+		router_free_attempt(r, false);
+		r->tries--;
+		router_attempt(r);
+		return;
+	}
+	if (why != WEFT_RESET_OVERFLOW && r->lease && r->lease->host)
+		weft_host_outcome(r->wc, r->lease->host,
+				  why == WEFT_RESET_CONNECT || why == WEFT_RESET_TIMEOUT
+					  ? WEFT_OUT_LOCAL_CONNECT_FAILED
+					  : WEFT_OUT_LOCAL_RESET,
+				  0);
+	if (router_retry_reset(r, why) && router_retry(r, NULL))
+		return;
+	router_retry_done(r, false);
+	weft_scope_code(r->wc->cluster->scope, (unsigned)status);
+	router_reply(r, status, f.flag, details_of(a, "before", f.reason, transport),
+		     weft_arena_printf(a,
+				       "upstream connect error or disconnect/reset before headers. "
+				       "%sreset reason: %s%s%s",
+				       r->tries > 1 ? "retried and the latest " : "", f.reason,
+				       *transport ? ", transport failure reason: " : "", transport),
+		     why == WEFT_RESET_OVERFLOW);
+}
+
 static void x_reset(struct weft_exchange *x, enum weft_reset why)
 {
 	struct router *r = weft_exchange_user(x);
 	struct weft_stream *s = r->s;
 	struct weft_info *info = weft_stream_info(s);
-	const char *detail = weft_exchange_detail(x);
+	struct failure f = failure_of(why, weft_exchange_detail(x));
 
 	r->x = NULL;
 	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_rx_reset, 1);
-	if (*detail)
-		info->up_failure = weft_arena_strdup(weft_stream_arena(s), detail);
 	if (!r->started) {
-		router_failed(r, why, detail);
+		failed(r, why, f, "");
 		return;
 	}
 	if (r->over) /* the answer was whole: only our own request was cut */
@@ -274,9 +361,9 @@ static void x_reset(struct weft_exchange *x, enum weft_reset why)
 	r->over = true;
 	weft_host_outcome(r->wc, r->lease->host, WEFT_OUT_LOCAL_RESET, 0);
 	router_free_attempt(r, false);
-	weft_info_flag(info, why == WEFT_RESET_PROTOCOL ? WEFT_FLAG_UPE : WEFT_FLAG_UC);
-	weft_stream_cut(s, WEFT_RESET_REMOTE,
-			"upstream_reset_after_response_started{remote_reset}");
+	weft_info_flag(info, f.flag);
+	info->details = details_of(weft_stream_arena(s), "after", f.reason, "");
+	weft_stream_cut(s, WEFT_RESET_REMOTE, NULL);
 }
 
 static void x_done(struct weft_exchange *x)
@@ -311,8 +398,10 @@ void router_send_body(struct router *r)
 		router_arm_request_done(r);
 		return;
 	}
-	if (r->sent_end)
+	if (r->sent_end) { /* with the head */
+		router_arm_request_done(r);
 		return;
+	}
 	if ((r->out && evbuffer_get_length(r->out)) || end) {
 		if (!r->out)
 			r->out = evbuffer_new();
@@ -395,7 +484,7 @@ static void open_exchange(struct router *r)
 				 &r->x);
 	if (err) {
 		r->x = NULL;
-		router_failed(r, WEFT_RESET_REFUSED, "");
+		failed(r, WEFT_RESET_REFUSED, failure_of(WEFT_RESET_REFUSED, ""), "");
 		return;
 	}
 	r->sent_ns = info->up_first_tx_ns = router_now(r);
@@ -431,7 +520,7 @@ static void on_lease_failed(void *owner, struct weft_lease *l, enum weft_reset w
 			 : weft_arena_strdup(a, detail);
 	if (*detail)
 		weft_stream_info(r->s)->up_failure = detail;
-	router_failed(r, why, detail);
+	failed(r, why, failure_of(why, ""), detail);
 }
 
 static const struct weft_lease_ops lease_ops = {on_lease, on_lease_failed};
@@ -455,9 +544,11 @@ void router_attempt(struct router *r)
 	char name[WEFT_NAME_BYTES];
 	struct weft_host *host;
 	const char *why = "no_healthy_upstream";
+	enum weft_reset why_not;
 	int rc;
 
 	r->try_start_ns = ctx.now_ns = router_now(r);
+	router_expect(r);
 	info->attempts = ++r->tries;
 	if (r->life_ms && !weft_timer_is_set(&r->life))
 		weft_timer_set(timers(r), &r->life, r->life_ms, ctx.now_ns, on_life);
@@ -493,84 +584,13 @@ void router_attempt(struct router *r)
 	how.metadata = e ? e->metadata : NULL;
 	weft_transport_names(c, r->req, name, &how);
 	rc = weft_pool_take(r->wc, host, &how, &lease_ops, r, &r->lease);
+	why_not = rc == -EBUSY ? WEFT_RESET_OVERFLOW : WEFT_RESET_CONNECT;
 	if (rc == 1)
 		open_exchange(r);
 	else if (rc < 0)
-		router_failed(r, rc == -EBUSY ? WEFT_RESET_OVERFLOW : WEFT_RESET_CONNECT, "");
+		failed(r, why_not, failure_of(why_not, ""), "");
 	else
 		router_arm_request_done(r);
-}
-
-/* ---- ends without an answer */
-struct failure {
-	const char *reason;
-	enum weft_flag flag;
-};
-
-static struct failure failure_of(enum weft_reset why, bool sent)
-{
-	switch (why) {
-	case WEFT_RESET_CONNECT:
-		return (struct failure){"remote connection failure", WEFT_FLAG_UF};
-	case WEFT_RESET_TIMEOUT:
-		return (struct failure){"connection timeout", WEFT_FLAG_UF};
-	case WEFT_RESET_OVERFLOW:
-		return (struct failure){"overflow", WEFT_FLAG_UO};
-	case WEFT_RESET_PROTOCOL:
-		return (struct failure){"protocol error", WEFT_FLAG_UPE};
-	case WEFT_RESET_REFUSED:
-		return (struct failure){"connection termination", WEFT_FLAG_UC};
-	case WEFT_RESET_LOCAL:
-		return (struct failure){"local reset", WEFT_FLAG_LR};
-	default:
-		return (struct failure){"connection termination", WEFT_FLAG_UC};
-	}
-}
-
-/* A pooled connection that the peer had closed before it saw our request: nothing was lost yet. */
-static bool stale(struct router *r, enum weft_reset why)
-{
-	const char *m = weft_headers_value(r->req, WEFT_H_METHOD);
-
-	return why == WEFT_RESET_REFUSED && r->lease && !r->lease->fresh && !r->stale_retried &&
-	       !r->body_expected && !weft_stream_upgrade(r->s) &&
-	       (!strcmp(m, "GET") || !strcmp(m, "HEAD") || !strcmp(m, "OPTIONS"));
-}
-
-void router_failed(struct router *r, enum weft_reset why, const char *detail)
-{
-	struct weft_arena *a = weft_stream_arena(r->s);
-	struct failure f = failure_of(why, r->sent_ns != 0);
-	char *reason, *p;
-
-	if (stale(r, why)) {
-		r->stale_retried = true;
-		router_free_attempt(r, false);
-		r->tries--;
-		router_attempt(r);
-		return;
-	}
-	if (why != WEFT_RESET_OVERFLOW && r->lease && r->lease->host)
-		weft_host_outcome(r->wc, r->lease->host,
-				  why == WEFT_RESET_CONNECT || why == WEFT_RESET_TIMEOUT
-					  ? WEFT_OUT_LOCAL_CONNECT_FAILED
-					  : WEFT_OUT_LOCAL_RESET,
-				  0);
-	if (router_retry_reset(r, why) && router_retry(r, NULL))
-		return;
-	router_retry_done(r, false);
-	weft_scope_code(r->wc->cluster->scope, 503);
-	reason = weft_arena_printf(a, "upstream_reset_before_response_started{%s%s%s}", f.reason,
-				   *detail ? "|" : "", detail);
-	for (p = reason; *p; p++)
-		*p = *p == ' ' ? '_' : *p;
-	router_reply(r, 503, f.flag, reason,
-		     weft_arena_printf(a,
-				       "upstream connect error or disconnect/reset before headers. "
-				       "reset reason: %s%s%s",
-				       f.reason, *detail ? ", transport failure reason: " : "",
-				       detail),
-		     why == WEFT_RESET_OVERFLOW);
 }
 
 void router_timeout(struct router *r, bool per_try)
@@ -585,7 +605,7 @@ void router_timeout(struct router *r, bool per_try)
 		router_free_attempt(r, true);
 		weft_info_flag(weft_stream_info(s), WEFT_FLAG_UT);
 		weft_stream_cut(s, WEFT_RESET_LOCAL,
-				per_try ? "upstream_per_try_timeout" : "upstream_response_timeout");
+				per_try ? "upstream_per_try_timeout" : "response_timeout");
 		return;
 	}
 	/* a try that timed out counts as a reset; as a 504 for those who retry on status */
@@ -597,6 +617,6 @@ void router_timeout(struct router *r, bool per_try)
 	router_retry_done(r, false);
 	weft_scope_code(r->wc->cluster->scope, 504);
 	router_reply(r, 504, WEFT_FLAG_UT,
-		     per_try ? "upstream_per_try_timeout" : "upstream_response_timeout",
+		     per_try ? "upstream_per_try_timeout" : "response_timeout",
 		     "upstream request timeout", false);
 }

@@ -32,7 +32,7 @@ struct router {
 	struct weft_timer total, per_try, per_try_idle, backoff, life;
 	const struct weft_retry_policy *policy;
 	uint64_t timeout_ms, per_try_ms, per_try_idle_ms, life_ms;
-	uint64_t try_start_ns, sent_ns;
+	uint64_t try_start_ns, sent_ns, begun_ns; /* begun: the first attempt */
 	uint64_t hash;
 	const char *set_cookie;
 	uint32_t retry_on, retries_left, tries;
@@ -50,21 +50,23 @@ struct router {
 	bool over;		      /* the answer is complete, or the stream was answered here */
 	bool retrying;		      /* holds a place in the retry breaker */
 	bool paused_down, paused_up;
+	bool answer_whole;  /* the answer of this attempt came with its head */
 	bool stale_retried; /* once, on a pooled connection that had died */
-	bool budget_taken;
+	bool expect;	    /* tells the upstream for how long an answer is waited */
 };
 
 /* router.c */
+void router_expect(struct router *r); /* x-envoy-expected-rq-timeout-ms of this attempt */
 uint64_t router_now(struct router *r);
 void router_reply(struct router *r, int status, enum weft_flag flag, const char *details,
 		  const char *body, bool overloaded);
 void router_free_attempt(struct router *r, bool reset);
+void router_timers_off(struct router *r);
 /* router_attempt.c */
 void router_attempt(struct router *r);
+bool router_leave(struct router *r); /* whole both ways: it ends by itself; false: not yet */
 void router_send_body(struct router *r); /* what waits in out, to the exchange */
 void router_arm_request_done(struct router *r);
-/* The attempt failed before an answer's head: again, or the answer to the client. */
-void router_failed(struct router *r, enum weft_reset why, const char *detail);
 void router_timeout(struct router *r, bool per_try);
 /* router_retry.c */
 void router_retry_init(struct router *r);

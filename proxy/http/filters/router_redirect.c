@@ -26,31 +26,25 @@ struct target {
 	const char *scheme, *host, *path;
 };
 
-/* An absolute URL, or a path of the same host. */
+/* An absolute URL: as in Envoy a path of the same host is the client's to follow. */
 static bool parse(struct router *r, const char *s, struct target *t)
 {
 	struct weft_arena *a = weft_stream_arena(r->s);
 	const char *host;
 	size_t n;
 
-	t->scheme = weft_headers_value(r->req, WEFT_H_SCHEME);
-	t->host = weft_headers_value(r->req, WEFT_H_AUTHORITY);
-	if (*s == '/' && s[1] != '/') {
-		t->path = s;
-	} else {
-		if (!strncasecmp(s, "http://", 7))
-			t->scheme = "http";
-		else if (!strncasecmp(s, "https://", 8))
-			t->scheme = "https";
-		else
-			return false;
-		host = strstr(s, "://") + 3;
-		n = strcspn(host, "/?#");
-		if (!n || memchr(host, '@', n))
-			return false;
-		t->host = weft_arena_strndup(a, host, n);
-		t->path = host[n] == '/' ? host + n : weft_arena_printf(a, "/%s", host + n);
-	}
+	if (!strncasecmp(s, "http://", 7))
+		t->scheme = "http";
+	else if (!strncasecmp(s, "https://", 8))
+		t->scheme = "https";
+	else
+		return false;
+	host = strstr(s, "://") + 3;
+	n = strcspn(host, "/?#");
+	if (!n || memchr(host, '@', n))
+		return false;
+	t->host = weft_arena_strndup(a, host, n);
+	t->path = host[n] == '/' ? host + n : weft_arena_printf(a, "/%s", host + n);
 	n = strcspn(t->path, "#");
 	t->path = weft_arena_strndup(a, t->path, n);
 	return true;
@@ -103,7 +97,8 @@ bool router_redirect(struct router *r, const struct weft_headers *h)
 
 	if (!code_wanted(p, weft_headers_status(h)))
 		return false;
-	if (!*location || !r->req_end || (r->body_expected && !r->keep) ||
+	if (!*location || !r->req_end || r->trailers || weft_stream_upgrade(r->s) ||
+	    (r->body_expected && !r->keep) ||
 	    info->internal_redirects >= weft_cfg_u32(p->max_internal_redirects, 1) ||
 	    !parse(r, location, &t))
 		goto refuse;
@@ -119,7 +114,7 @@ bool router_redirect(struct router *r, const struct weft_headers *h)
 		r->route->routes,
 		&(struct weft_route_in){&probe, info, weft_stream_random(r->s), https},
 		&tls_redirect);
-	if (!next || next->action != WEFT_ROUTE_FORWARD || !predicates_pass(r, p, next, https))
+	if (!next || !predicates_pass(r, p, next, https))
 		goto refuse;
 	weft_headers_set(r->req, "x-envoy-original-url", 20,
 			 weft_arena_printf(weft_stream_arena(r->s), "%s://%s%s",
@@ -151,12 +146,15 @@ bool router_redirect(struct router *r, const struct weft_headers *h)
 	weft_headers_set_id(r->req, WEFT_H_AUTHORITY, t.host, strlen(t.host));
 	weft_headers_set_id(r->req, WEFT_H_PATH, t.path, strlen(t.path));
 	info->internal_redirects++;
+	info->status = weft_headers_status(h); /* for the log of what ends here */
+	info->details = "internal_redirect";
 	weft_scope_add(c->scope, WEFT_CLUSTER_upstream_internal_redirect_succeeded_total, 1);
 	router_free_attempt(r, true);
+	router_timers_off(r);
 	/* r is gone after this: the chain begins anew */
-	if (r->keep && evbuffer_get_length(r->keep))
-		return weft_stream_restart_body(r->s, r->keep) == 0;
-	return weft_stream_restart(r->s) == 0;
+	if (weft_stream_restart_body(r->s, r->keep))
+		router_reply(r, 503, WEFT_FLAG_LR, "internal_redirect_failed", NULL, false);
+	return true;
 refuse:
 	weft_scope_add(c->scope, WEFT_CLUSTER_upstream_internal_redirect_failed_total, 1);
 	return false;

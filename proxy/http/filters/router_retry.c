@@ -226,6 +226,7 @@ bool router_retry(struct router *r, const struct weft_headers *h)
 	const struct weft_retry_policy *p = r->policy;
 	uint64_t base = p ? p->base_ms : 25, max = p ? p->max_ms : 250, ms;
 	uint32_t tries = r->tries < 32 ? r->tries : 32;
+	struct evbuffer *again = NULL;
 
 	router_retry_done(r, false);
 	if (!r->retries_left) {
@@ -237,19 +238,26 @@ bool router_retry(struct router *r, const struct weft_headers *h)
 		return false;
 	if (!weft_breaker_retry_take(c, r->route->priority)) {
 		weft_scope_add(c->scope, WEFT_CLUSTER_upstream_rq_retry_overflow, 1);
+		weft_info_flag(weft_stream_info(r->s), WEFT_FLAG_UO);
 		return false;
+	}
+	if (r->keep) {
+		again = evbuffer_new();
+		if (!again || evbuffer_add_buffer_reference(again, r->keep)) {
+			if (again)
+				evbuffer_free(again);
+			weft_breaker_retry_give(c, r->route->priority);
+			return false;
+		}
 	}
 	r->retrying = true;
 	r->retries_left--;
 	weft_scope_add(c->scope, WEFT_CLUSTER_upstream_rq_retry, 1);
 	router_free_attempt(r, true);
-	if (r->keep) {
+	if (again) {
 		if (r->out)
-			evbuffer_drain(r->out, evbuffer_get_length(r->out));
-		else
-			r->out = evbuffer_new();
-		if (evbuffer_add_buffer_reference(r->out, r->keep))
-			return false;
+			evbuffer_free(r->out);
+		r->out = again;
 	}
 	r->sent_ns = 0;
 	ms = reset_ms(r, h);
@@ -257,7 +265,8 @@ bool router_retry(struct router *r, const struct weft_headers *h)
 		weft_scope_add(c->scope, WEFT_CLUSTER_upstream_rq_retry_backoff_ratelimited, 1);
 		ms += weft_rand64() % (ms / 2 + 1);
 	} else {
-		uint64_t window = base * ((1ull << tries) - 1);
+		/* base may be of any size */
+		uint64_t window = base > max >> tries ? max : base * ((1ull << tries) - 1);
 
 		weft_scope_add(c->scope, WEFT_CLUSTER_upstream_rq_retry_backoff_exponential, 1);
 		ms = weft_rand64() % ((window < max ? window : max) + 1);
