@@ -205,6 +205,13 @@ void weft_worker_join(struct weft_worker *w)
 	w->priv->started = false;
 }
 
+void weft_worker_flush(struct weft_worker *w)
+{
+	assert(!w->priv->started);
+	while (atomic_load(&w->priv->posts))
+		run_posts(w);
+}
+
 void *weft_worker_part(struct weft_worker *w, const struct weft_worker_part *what)
 {
 	struct part *p;
@@ -236,9 +243,7 @@ void weft_worker_free(struct weft_worker *w)
 {
 	if (!w)
 		return;
-	assert(!w->priv->started);
-	while (atomic_load(&w->priv->posts))
-		run_posts(w);
+	weft_worker_flush(w);
 	free_parts(w);
 	event_free(w->priv->wake);
 	close(w->priv->wake_fd);

@@ -24,6 +24,8 @@ int weft_worker_run(struct weft_worker *w);   /* the loop, on the calling thread
 void weft_worker_stop(struct weft_worker *w); /* any thread */
 struct weft_worker *weft_worker_self(void);   /* whose loop runs on this thread; NULL: none */
 void weft_worker_join(struct weft_worker *w);
+/* Runs what was posted, here and now; its thread is not running, or is this one. */
+void weft_worker_flush(struct weft_worker *w);
 void weft_worker_free(struct weft_worker *w); /* after join; pending posts are run first */
 /* What a part of the program keeps for each worker: zeroed, made when first asked for, by the
  * address of a static description. w's thread (or before it starts). done (may be NULL): with w,

@@ -19,7 +19,7 @@ enum level {
 	L_SRC_PORT,
 	LEVELS
 };
-enum { KEY_MAX = 260, PLENS = 2 * 130 };
+enum { KEY_MAX = 260, PLENS = 2 * 130, MATCHES_MAX = 4000000 };
 
 struct edge {
 	const void *key;
@@ -143,6 +143,7 @@ struct build {
 	const Envoy__Config__Listener__V3__FilterChainMatch *m;
 	struct weft_arena *a;
 	bool clash;
+	size_t *left; /* of MATCHES_MAX */
 };
 
 static int grow(struct build *b, struct mnode *m, enum level l);
@@ -151,6 +152,9 @@ static int step(struct build *b, struct mnode *m, enum level l, const void *key,
 {
 	struct edge *e = put(b->a, m, key, n);
 
+	if (!*b->left) /* a product of long lists */
+		return -E2BIG;
+	--*b->left;
 	if (l + 1 == LEVELS) {
 		if (e->chain && !b->clash) {
 			b->clash = true;
@@ -284,16 +288,21 @@ static int grow(struct build *b, struct mnode *m, enum level l)
 int lmatch_build(struct weft_cfg *c, const struct weft_path *at, struct lconf *l)
 {
 	struct lmatch *m = weft_arena_alloc(c->arena, sizeof(*m));
-	size_t i;
+	size_t i, left = MATCHES_MAX;
 	int err = 0;
 
 	m->root = weft_arena_alloc(c->arena, sizeof(*m->root));
-	for (i = 0; i < l->n_chain; i++) {
+	for (i = 0; i < l->n_chain && left; i++) {
 		struct weft_path pc = {at, "filter_chains", (int)i},
 				 pm = {&pc, "filter_chain_match", -1};
-		struct build b = {c, &pm, &l->chain[i], l->chain[i].match, c->arena, false};
+		struct build b = {c, &pm, &l->chain[i], l->chain[i].match, c->arena, false, &left};
 
 		err |= grow(&b, m->root, L_PORT);
+		if (!left)
+			err = weft_cfg_fail(c, &pm,
+					    "makes, with those before it, more than %d "
+					    "combinations of criteria",
+					    MATCHES_MAX);
 	}
 	l->match = m;
 	return err;

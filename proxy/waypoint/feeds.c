@@ -224,6 +224,9 @@ static void lds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	struct feeds *f = owner;
 	size_t i;
 
+	/* first what leaves: its address may be another's now */
+	for (i = 0; i < n_removed; i++)
+		listeners_remove(f->w->listeners, removed[i]);
 	for (i = 0; i < n_up; i++) {
 		struct weft_cfg c = cfg_of(f, &up[i]);
 
@@ -235,8 +238,6 @@ static void lds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 				  weft_xds_take(&up[i]), up[i].version, true) < 0)
 			reject(f, r, "lds", &up[i]);
 	}
-	for (i = 0; i < n_removed; i++)
-		listeners_remove(f->w->listeners, removed[i]);
 }
 
 static void lds_done(void *owner)

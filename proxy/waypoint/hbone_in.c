@@ -364,15 +364,8 @@ static enum weft_flow take(struct weft_chain *ch, const void *conf, void *state,
 static void chain_closed(struct weft_chain *ch, const void *conf, void *state)
 {
 	struct hbone *hb = state;
-	struct tunnel *t, *next;
 
-	if (!hb->s)
-		return;
-	for (t = TAILQ_FIRST(&hb->tunnels); t; t = next) {
-		next = TAILQ_NEXT(t, link);
-		forget(t);
-		weft_io_tell_closed(t->io, WEFT_IO_RESET, ECONNRESET, "tunnel connection closed");
-	}
+	/* every tunnel that is open hears of it by its exchange's reset() */
 	weft_session_free(hb->s);
 	hb->s = NULL;
 }

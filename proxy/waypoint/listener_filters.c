@@ -161,6 +161,7 @@ static enum verdict proxy_header(struct lpre *p, const struct lfilter *f)
 		return f->pp_optional ? V_NEXT : V_BAD;
 	if (!pp.local && !pp.unknown) {
 		p->d.remote = pp.src;
+		p->d.restored |= !weft_sockaddr_eq(&pp.dst, &p->d.local);
 		p->d.local = pp.dst;
 	}
 	evbuffer_drain(p->in, (size_t)r);

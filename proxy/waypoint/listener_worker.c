@@ -18,7 +18,8 @@ struct wconf { /* one configuration of a listener, and what runs by it */
 	TAILQ_HEAD(, wconn) conns;
 	TAILQ_HEAD(, wpre) pres;
 	size_t n;
-	bool old; /* replaced or removed: goes when its last connection does */
+	bool old;      /* replaced or removed: goes when its last connection does */
+	bool draining; /* connections that begin from now on are told at once */
 	struct weft_timer drain;
 	int drain_step;
 };
@@ -126,6 +127,8 @@ static void chain_begin(struct wconn *x)
 
 	x->io = NULL;
 	x->chain = weft_chain_new(&s);
+	if (x->c->draining)
+		weft_chain_drain(x->chain);
 }
 
 /* ---- the handshake, before filters see anything */
@@ -228,6 +231,18 @@ static void pre_done(void *owner, struct lpre *p, const struct lpre_done *d, boo
 	lpre_free(p);
 	free(pre);
 	conf_drop(c);
+}
+
+static void pre_drop(struct wpre *pre)
+{
+	struct wconf *c = pre->c;
+
+	TAILQ_REMOVE(&c->pres, pre, link);
+	if (pre->counted)
+		weft_scope_add(c->l->scope, WEFT_LISTENER_downstream_pre_cx_active, -1);
+	lpre_free(pre->p);
+	close(pre->fd);
+	free(pre);
 }
 
 static bool over_limit(struct wconf *c)
@@ -346,8 +361,15 @@ static void on_drain(struct weft_timer *t)
 {
 	struct wconf *c = (struct wconf *)((char *)t - offsetof(struct wconf, drain));
 	struct wconn *x, *next;
+	struct wpre *pre;
 
 	/* time is up: what is still open is closed */
+	while ((pre = TAILQ_FIRST(&c->pres)) != NULL)
+		pre_drop(pre);
+	if (!c->n) {
+		conf_drop(c);
+		return;
+	}
 	for (x = TAILQ_FIRST(&c->conns); x; x = next) {
 		next = TAILQ_NEXT(x, link);
 		if (x->chain) {
@@ -365,6 +387,7 @@ static void conf_drain(struct wconf *c)
 {
 	struct wconn *x, *next;
 
+	c->draining = true;
 	for (x = TAILQ_FIRST(&c->conns); x; x = next) {
 		next = TAILQ_NEXT(x, link);
 		if (x->chain)
@@ -376,9 +399,10 @@ static void conf_retire(struct wconf *c)
 {
 	c->old = true;
 	conf_drain(c);
-	if (c->n && c->ws->conf.drain_ms)
-		weft_timer_set(weft_timers_of(c->ws->conf.worker), &c->drain, c->ws->conf.drain_ms,
-			       weft_now_ns(), on_drain);
+	if (c->n || !TAILQ_EMPTY(&c->pres))
+		weft_timer_set(weft_timers_of(c->ws->conf.worker), &c->drain,
+			       c->ws->conf.drain_ms ? c->ws->conf.drain_ms : 1, weft_now_ns(),
+			       on_drain);
 	conf_drop(c);
 }
 
@@ -498,18 +522,16 @@ void wlisteners_free(struct wlisteners *ws)
 
 	if (!ws)
 		return;
+	/* what was told and not yet heard */
+	weft_worker_flush(ws->conf.worker);
 	while (!TAILQ_EMPTY(&ws->list)) {
 		TAILQ_FIRST(&ws->list)->conf->old = true;
 		listener_free(TAILQ_FIRST(&ws->list));
 	}
 	TAILQ_FOREACH (c, &ws->confs, link) {
 		c->old = true;
-		while ((pre = TAILQ_FIRST(&c->pres)) != NULL) {
-			TAILQ_REMOVE(&c->pres, pre, link);
-			lpre_free(pre->p);
-			close(pre->fd);
-			free(pre);
-		}
+		while ((pre = TAILQ_FIRST(&c->pres)) != NULL)
+			pre_drop(pre);
 		TAILQ_FOREACH (x, &c->conns, link)
 			if (x->chain)
 				weft_chain_close(x->chain, 0, NULL);

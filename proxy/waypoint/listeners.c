@@ -17,11 +17,14 @@ enum { WORKERS_MAX = 256 };
 /* One bound address: a socket for each worker (reuse_port), or one for all. Outlives
  * configurations. */
 struct lsock {
+	TAILQ_ENTRY(lsock) link;
+	struct listeners *m;
 	struct weft_listen_conf conf; /* strings are ours */
 	struct weft_sockaddr bound;
 	int *fd; /* [n] */
 	size_t n;
-	unsigned refs; /* entries that use it now, or did until workers let go */
+	unsigned refs;	/* entries that use it now, or did until workers let go */
+	unsigned users; /* of them, entries that use it now */
 };
 struct entry {
 	TAILQ_ENTRY(entry) link;
@@ -35,6 +38,7 @@ struct entry {
 struct listeners {
 	struct listeners_conf conf;
 	TAILQ_HEAD(, entry) list;
+	TAILQ_HEAD(, lsock) socks;
 	bool started, stopped;
 };
 
@@ -44,6 +48,7 @@ struct listeners *listeners_new(const struct listeners_conf *conf)
 
 	m->conf = *conf;
 	TAILQ_INIT(&m->list);
+	TAILQ_INIT(&m->socks);
 	lconf_free_on(conf->dry ? NULL : conf->main);
 	return m;
 }
@@ -71,6 +76,20 @@ static bool same_socket(const struct weft_listen_conf *a, const struct weft_list
 	return a->unix_path || weft_sockaddr_eq(&a->addr, &b->addr);
 }
 
+/* A path in the file system that another socket has by now is not ours to take away. */
+static bool path_is_ours(const struct lsock *s)
+{
+	const struct lsock *o;
+
+	if (!s->conf.unix_path || *s->conf.unix_path == '@' || !s->n)
+		return false;
+	TAILQ_FOREACH (o, &s->m->socks, link)
+		if (o != s && o->n && o->conf.unix_path &&
+		    !strcmp(o->conf.unix_path, s->conf.unix_path))
+			return false;
+	return true;
+}
+
 static void sock_unref(struct lsock *s)
 {
 	struct weft_sockopt *o;
@@ -80,8 +99,9 @@ static void sock_unref(struct lsock *s)
 		return;
 	for (i = 0; i < s->n; i++)
 		close(s->fd[i]);
-	if (s->conf.unix_path && *s->conf.unix_path != '@')
+	if (path_is_ours(s))
 		unlink(s->conf.unix_path);
+	TAILQ_REMOVE(&s->m->socks, s, link);
 	o = (struct weft_sockopt *)s->conf.opts;
 	for (i = 0; i < s->conf.n_opts; i++)
 		free((void *)o[i].bytes);
@@ -117,7 +137,9 @@ static struct lsock *sock_open(struct listeners *m, const struct weft_listen_con
 	struct weft_listen_conf one = *conf;
 	size_t n = conf->reuse_port ? m->conf.n_workers : 1, i;
 
-	s->refs = 1;
+	s->refs = s->users = 1;
+	s->m = m;
+	TAILQ_INSERT_TAIL(&m->socks, s, link);
 	conf_copy(&s->conf, conf);
 	s->fd = weft_xcalloc(n, sizeof(*s->fd));
 	for (i = 0; i < n; i++) {
@@ -134,15 +156,29 @@ static struct lsock *sock_open(struct listeners *m, const struct weft_listen_con
 	return s;
 }
 
+/* Those of the entry itself, and those that a removed one left and workers still have. */
 static struct lsock *sock_find(struct listeners *m, const struct entry *of,
 			       const struct weft_listen_conf *conf)
 {
+	struct lsock *s;
 	unsigned i;
 
 	for (i = 0; of && i < LISTENER_ADDRS_MAX; i++)
 		if (of->sock[i] && same_socket(&of->sock[i]->conf, conf))
 			return of->sock[i];
+	TAILQ_FOREACH (s, &m->socks, link)
+		if (!s->users && (conf->unix_path || conf->addr.port) &&
+		    same_socket(&s->conf, conf))
+			return s;
 	return NULL;
+}
+
+/* An entry's: given back. */
+static void sock_leave(struct lsock *s)
+{
+	if (s)
+		s->users--;
+	sock_unref(s);
 }
 
 /* Sockets for a configuration, those of the entry used again. */
@@ -158,12 +194,13 @@ static int socks_take(struct listeners *m, const struct entry *e, const struct l
 		ret[i] = sock_find(m, e, &l->addr[i]);
 		if (ret[i]) {
 			ret[i]->refs++;
+			ret[i]->users++;
 			continue;
 		}
 		ret[i] = sock_open(m, &l->addr[i], reterr);
 		if (!ret[i]) {
 			while (i--)
-				sock_unref(ret[i]);
+				sock_leave(ret[i]);
 			return -EADDRINUSE;
 		}
 	}
@@ -218,8 +255,11 @@ static void tell(struct listeners *m, const struct entry *e, struct lconf *l, st
 	unsigned k;
 
 	*left = m->conf.n_workers;
-	if (old)
-		memcpy(gone, old, LISTENER_ADDRS_MAX * sizeof(*gone));
+	for (k = 0; old && k < LISTENER_ADDRS_MAX; k++) {
+		gone[k] = old[k];
+		if (old[k])
+			old[k]->users--;
+	}
 	for (i = 0; i < m->conf.n_workers; i++) {
 		struct told *t = weft_xcalloc(1, sizeof(*t));
 
@@ -335,8 +375,13 @@ static void activate(struct entry *e)
 		e->bound[e->n_bound++] = e->sock[i] && !e->active->addr[i].unix_path
 						 ? e->sock[i]->bound
 						 : e->active->addr[i].addr;
+	weft_scope_global_add("listener_manager.listener_create_success", WEFT_COUNTER,
+			      (int64_t)m->conf.n_workers);
 	if (!m->conf.dry && !m->stopped)
 		tell(m, e, e->active, old);
+	else
+		for (i = 0; i < LISTENER_ADDRS_MAX; i++)
+			sock_leave(old[i]);
 	conf_gone(m, before);
 	if (!before && m->conf.live)
 		m->conf.live(m->conf.owner, e->name, true);
@@ -350,7 +395,7 @@ static void warming_drop(struct entry *e)
 	if (!e->warming)
 		return;
 	for (i = 0; i < LISTENER_ADDRS_MAX; i++)
-		sock_unref(e->warm_sock[i]);
+		sock_leave(e->warm_sock[i]);
 	memset(e->warm_sock, 0, sizeof(e->warm_sock));
 	conf_gone(e->m, e->warming);
 	e->warming = NULL;
@@ -364,6 +409,13 @@ static struct entry *look(struct listeners *m, const char *name)
 		if (!strcmp(e->name, name))
 			return e;
 	return NULL;
+}
+
+static bool same_place(const struct weft_listen_conf *a, const struct weft_listen_conf *b)
+{
+	if (a->unix_path || b->unix_path)
+		return a->unix_path && b->unix_path && !strcmp(a->unix_path, b->unix_path);
+	return a->addr.port && weft_sockaddr_eq(&a->addr, &b->addr);
 }
 
 /* Two listeners on one address: the later is told. Bound ones only. */
@@ -382,14 +434,14 @@ static int clash(struct listeners *m, struct weft_cfg *c, const struct weft_path
 			continue;
 		for (i = 0; i < l->n_addr; i++)
 			for (k = 0; k < o->n_addr; k++)
-				if (!l->addr[i].unix_path && !o->addr[k].unix_path &&
-				    l->addr[i].addr.port &&
-				    weft_sockaddr_eq(&l->addr[i].addr, &o->addr[k].addr))
-					return weft_cfg_fail(c, &pa,
-							     "%s is taken by the listener \"%s\"",
-							     weft_sockaddr_text(&l->addr[i].addr,
-										text, sizeof(text)),
-							     o->name);
+				if (same_place(&l->addr[i], &o->addr[k]))
+					return weft_cfg_fail(
+						c, &pa, "%s is taken by the listener \"%s\"",
+						l->addr[i].unix_path
+							? l->addr[i].unix_path
+							: weft_sockaddr_text(&l->addr[i].addr, text,
+									     sizeof(text)),
+						o->name);
 	}
 	return 0;
 }
@@ -425,17 +477,21 @@ int listeners_set(struct listeners *m, struct weft_cfg *c, const struct weft_pat
 		return 0;
 	}
 	if (e && !(e->active ? e->active : e->warming)->from_xds && from_xds) {
+		weft_cfg_fail(c, &pn,
+			      "\"%s\" is a listener of the bootstrap, which cannot be changed",
+			      e->name);
 		weft_arena_free(arena);
-		return weft_cfg_fail(
-			c, &pn, "\"%s\" is a listener of the bootstrap, which cannot be changed",
-			e->name);
+		return -EINVAL;
 	}
 	if (e && !from_xds) {
+		weft_cfg_fail(c, &pn, "\"%s\" stands twice", e->name);
 		weft_arena_free(arena);
-		return weft_cfg_fail(c, &pn, "\"%s\" stands twice", e->name);
-	}
-	if (lconf_new(c, at, &in, &l))
 		return -EINVAL;
+	}
+	if (lconf_new(c, at, &in, &l)) {
+		weft_scope_global_add("listener_manager.listener_create_failure", WEFT_COUNTER, 1);
+		return -EINVAL;
+	}
 	l->hash = hash;
 	if (clash(m, c, at, l)) {
 		lconf_unref(l);
@@ -446,6 +502,9 @@ int listeners_set(struct listeners *m, struct weft_cfg *c, const struct weft_pat
 		lconf_unref(l);
 		return -EINVAL;
 	}
+	weft_scope_global_add(e ? "listener_manager.listener_modified"
+				: "listener_manager.listener_added",
+			      WEFT_COUNTER, 1);
 	if (!e) {
 		e = weft_xcalloc(1, sizeof(*e));
 		e->m = m;
@@ -481,6 +540,7 @@ int listeners_remove(struct listeners *m, const char *name)
 		if (m->conf.live)
 			m->conf.live(m->conf.owner, e->name, false);
 	}
+	weft_scope_global_add("listener_manager.listener_removed", WEFT_COUNTER, 1);
 	weft_log(WEFT_LOG_INFO, "listener removed name=\"%s\"", e->name);
 	free(e->name);
 	free(e);
@@ -607,13 +667,16 @@ void listeners_free(struct listeners *m)
 
 	if (!m)
 		return;
+	/* what workers gave back needs the managers that are freed after this one */
+	if (!m->conf.dry)
+		weft_worker_flush(m->conf.main);
 	lconf_free_on(NULL);
 	while ((e = TAILQ_FIRST(&m->list)) != NULL) {
 		TAILQ_REMOVE(&m->list, e, link);
 		warming_drop(e);
 		conf_gone(m, e->active);
 		for (i = 0; i < LISTENER_ADDRS_MAX; i++)
-			sock_unref(e->sock[i]);
+			sock_leave(e->sock[i]);
 		free(e->name);
 		free(e);
 	}

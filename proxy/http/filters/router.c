@@ -335,8 +335,10 @@ static enum weft_flow begin(struct router *r, bool end)
 					      &r->set_cookie);
 	times_init(r);
 	weft_route_request(r->route, r->weighted, &fin, r->req);
-	if (r->conf->suppress)
+	if (r->conf->suppress) {
 		weft_headers_remove_id(r->req, WEFT_H_X_ENVOY_ORIGINAL_PATH);
+		weft_headers_remove_id(r->req, WEFT_H_X_ENVOY_ORIGINAL_HOST);
+	}
 	router_retry_init(r);
 	if (weft_stream_upgrade(s) && r->route->is_tunnel &&
 	    !strcasecmp(weft_stream_upgrade(s), "CONNECT"))

@@ -142,6 +142,7 @@ bool router_redirect(struct router *r, const struct weft_headers *h)
 			evbuffer_drain(r->keep, evbuffer_get_length(r->keep));
 	}
 	weft_headers_remove_id(r->req, WEFT_H_X_ENVOY_ORIGINAL_PATH);
+	weft_headers_remove_id(r->req, WEFT_H_X_ENVOY_ORIGINAL_HOST);
 	weft_headers_set_id(r->req, WEFT_H_SCHEME, t.scheme, strlen(t.scheme));
 	weft_headers_set_id(r->req, WEFT_H_AUTHORITY, t.host, strlen(t.host));
 	weft_headers_set_id(r->req, WEFT_H_PATH, t.path, strlen(t.path));
