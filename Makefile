@@ -174,8 +174,9 @@ golden-update: build-scenario build-unit ## write the golden files anew and show
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/files.sh
 scenario: build-scenario ## scenarios only: two nodes with real programs in network namespaces, as root
 	$(Q)$(RUN) $(RUN_SCEN)
-demo: build-scenario ## two nodes with nginx, redis, iperf3: captured, encrypted, allowed and denied; KEEP=1 leaves them
+demo: build-scenario $(O)/deps.bench ## two nodes with nginx, redis, iperf3: captured, encrypted, allowed and denied, then a waypoint; KEEP=1 leaves the nodes
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) KEEP=$(KEEP) test/demo/demo.sh
+	$(Q)MESH_BIN=$(abspath $(call DIR,release)) test/demo/waypoint.sh
 bench: build-scenario $(O)/deps.bench ## load through weft, without it, and through Envoy; a table
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) test/bench/run.sh
 fuzz: ## libFuzzer: T=NAME one of them, SECS=60 for each
