@@ -95,6 +95,8 @@ void *gw_hcm_new(struct tr *t, const struct tr_gateway *g, const char *name)
 		return hcm;
 	}
 	eb_str(t->a, hcm, "server_header_transformation", "PASS_THROUGH");
+	/* the TLS around it is the mesh's, not the client's */
+	eb_str(t->a, hcm, "scheme_header_transformation.scheme_to_overwrite", "http");
 	client_cert(t, g, hcm);
 	return hcm;
 }

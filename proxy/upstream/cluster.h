@@ -93,6 +93,10 @@ struct weft_clusters_conf {
 			       const char *service, bool on);
 	void (*want_secret)(void *owner, const Envoy__Config__Core__V3__ConfigSource *cs,
 			    const char *name, bool on);
+	/* One that is there already, as another cluster or a listener wanted it before; NULL: wait
+	 * for it. May be NULL. */
+	const Envoy__Extensions__TransportSockets__Tls__V3__Secret *(*have_secret)(
+		void *owner, const char *name);
 	/* The cluster went live (warmed: hosts known, secrets there, first health check done), or
 	 * left. */
 	void (*live)(void *owner, const char *name, bool on);

@@ -1,6 +1,7 @@
 /* One configuration of a cluster on the main thread: what it waits for, its hosts, what goes to the
  * workers. */
 #include "proxy/core/arena.h"
+#include "proxy/core/log.h"
 #include "proxy/core/worker.h"
 #include "proxy/upstream/cluster_int.h"
 
@@ -282,6 +283,27 @@ void slot_ready(struct slot *s, unsigned what)
 		managed_activate(s);
 }
 
+/* A secret that others wanted before does not come again. One that does not fit leaves it waiting
+ * for a better one. */
+static void known_secret(struct slot *s, const char *name)
+{
+	struct weft_clusters *m = slot_manager(s);
+	const Envoy__Extensions__TransportSockets__Tls__V3__Secret *msg =
+		m->conf.have_secret ? m->conf.have_secret(m->conf.owner, name) : NULL;
+	struct weft_errs *errs;
+	struct weft_cfg c = {0};
+
+	if (!msg)
+		return;
+	c.errs = errs = weft_xcalloc(1, sizeof(*errs));
+	c.arena = weft_arena_new(0);
+	c.file = true;
+	if (weft_transport_secret(s->cluster->transport, &c, name, msg) < 0)
+		weft_log_err(WEFT_LOG_WARN, &errs->v[0], s->cluster->name);
+	weft_arena_free(c.arena);
+	free(errs);
+}
+
 static void want_secrets(struct slot *s, bool on)
 {
 	struct weft_clusters *m = slot_manager(s);
@@ -295,6 +317,8 @@ static void want_secrets(struct slot *s, bool on)
 		}
 		if (m->conf.want_secret)
 			m->conf.want_secret(m->conf.owner, cs, name, on);
+		if (on)
+			known_secret(s, name);
 	}
 }
 

@@ -48,6 +48,12 @@ static void want_secret(void *owner, const Envoy__Config__Core__V3__ConfigSource
 		secrets_want(w->secrets, cs, name, on);
 }
 
+static const Envoy__Extensions__TransportSockets__Tls__V3__Secret *have_secret(void *owner,
+									       const char *name)
+{
+	return secrets_get(((struct waypoint *)owner)->secrets, name);
+}
+
 static void on_listener(void *owner, const char *name, bool on)
 {
 	waypoint_look(owner);
@@ -115,6 +121,7 @@ static void managers(struct waypoint *w)
 					.n_workers = dry ? 0 : w->n_workers + 1,
 					.want_endpoints = feeds_want_endpoints,
 					.want_secret = want_secret,
+					.have_secret = have_secret,
 					.live = on_cluster,
 					.owner = w};
 	struct weft_route_tables_conf rc = {.workers = w->workers,
