@@ -19,6 +19,7 @@ enum {
 	SWAP_BYTES = 32 << 10, /* a longer rest keeps the thread's buffer instead of a copy */
 	WRITE_TURN = 1 << 20,
 	RESERVE_MIN = 976,
+	LAZY_MAX = 4096,
 };
 
 /* Of a thread; nothing in it outlives one call. */
@@ -55,6 +56,7 @@ static int put_pending(struct weft_tls_sess *t, const void *p, size_t n)
 {
 	if (t->pend_n + n > PEND_MAX)
 		return -ENOBUFS;
+	t->lazy = false;
 	if (t->pend_off + t->pend_n + n > t->pend_cap) {
 		if (t->pend_off > 0)
 			memmove(t->pend, t->pend + t->pend_off, t->pend_n);
@@ -141,34 +143,13 @@ static struct scratch *scratch_get(void)
 
 /* ---- making */
 
-static uint8_t *alpn_wire(const char *const *v, size_t *ret_n)
-{
-	size_t n = 0, at = 0;
-	uint8_t *w;
-
-	for (const char *const *p = v; *p; p++)
-		n += strlen(*p) + 1;
-	w = weft_xcalloc(1, n ? n : 1);
-	for (const char *const *p = v; *p; p++) {
-		size_t k = strlen(*p);
-
-		if (k == 0 || k > 255)
-			continue;
-		w[at++] = (uint8_t)k;
-		memcpy(w + at, *p, k);
-		at += k;
-	}
-	*ret_n = at;
-	return w;
-}
-
 static int apply(struct weft_tls_sess *t, const struct weft_io_tls *conf)
 {
 	size_t n = 0;
 	int r = 0;
 
 	if (conf->alpn) {
-		t->alpn = alpn_wire(conf->alpn, &t->alpn_n);
+		t->alpn = weft_tls_alpn_wire(conf->alpn, &t->alpn_n);
 		if (!t->server && t->alpn_n > 0)
 			r = SSL_set_alpn_protos(t->ssl, t->alpn, (unsigned)t->alpn_n);
 	}
@@ -219,7 +200,7 @@ struct weft_tls_sess *weft_tls_sess_new(struct weft_io *io, const struct weft_io
 
 void weft_tls_sess_free(struct weft_tls_sess *t, bool notify)
 {
-	if (notify && t->done && !t->notify_sent && t->pend_n == 0)
+	if (notify && t->done && !t->notify_sent && !weft_tls_sess_pending(t))
 		(void)weft_tls_sess_shutdown(t); /* as far as the socket takes it */
 	if (scratch && scratch->out_owner == t)
 		scratch->out_owner = NULL;
@@ -284,12 +265,20 @@ static ssize_t send_some(const struct weft_tls_sess *t, const uint8_t *p, size_t
 
 bool weft_tls_sess_pending(const struct weft_tls_sess *t)
 {
-	return t->pend_n > 0;
+	return t->pend_n > 0 && !t->lazy;
+}
+
+static void pend_drop(struct weft_tls_sess *t)
+{
+	free(t->pend);
+	t->pend = NULL;
+	t->pend_off = t->pend_n = t->pend_cap = 0;
+	t->lazy = false;
 }
 
 static int flush_pending(struct weft_tls_sess *t)
 {
-	while (t->pend_n > 0) {
+	while (weft_tls_sess_pending(t)) {
 		ssize_t k = send_some(t, t->pend + t->pend_off, t->pend_n);
 
 		if (k < 0)
@@ -297,9 +286,8 @@ static int flush_pending(struct weft_tls_sess *t)
 		t->pend_off += (size_t)k;
 		t->pend_n -= (size_t)k;
 	}
-	free(t->pend);
-	t->pend = NULL;
-	t->pend_off = t->pend_cap = 0;
+	if (!t->lazy)
+		pend_drop(t);
 	return 0;
 }
 
@@ -308,8 +296,28 @@ static void out_begin(struct weft_tls_sess *t)
 {
 	struct scratch *s = scratch_get();
 
-	s->out_owner = t->pend_n == 0 ? t : NULL; /* order is kept */
 	s->out_n = 0;
+	if (t->lazy) {
+		memcpy(s->out, t->pend, t->pend_n);
+		s->out_n = t->pend_n;
+		pend_drop(t);
+	}
+	s->out_owner = t->pend_n == 0 ? t : NULL; /* order is kept */
+}
+
+/* Tickets alone are worth no packet: they go with the first answer. As Envoy's. */
+static void out_hold(struct weft_tls_sess *t)
+{
+	struct scratch *s = scratch;
+
+	s->out_owner = NULL;
+	if (s->out_n == 0)
+		return;
+	t->pend = weft_xrealloc(NULL, s->out_n);
+	memcpy(t->pend, s->out, s->out_n);
+	t->pend_n = t->pend_cap = s->out_n;
+	t->pend_off = 0;
+	t->lazy = true;
 }
 
 /* Sends what gathered; what the socket does not take waits in pend. 0, -EAGAIN, -errno. */
@@ -506,7 +514,7 @@ ssize_t weft_tls_sess_read(struct weft_tls_sess *t)
 		return r;
 	n = decrypt(t, &err);
 	fill_done(t);
-	if (t->pend_n > 0) /* the answer to a KeyUpdate */
+	if (weft_tls_sess_pending(t)) /* the answer to a KeyUpdate */
 		weft_io_todo(t->io, WEFT_IO_T_FLUSH);
 	if (err < 0 && n > 0) {
 		weft_io_tell_closed(t->io, err == -EPROTO ? WEFT_IO_TLS : WEFT_IO_RESET, -err,
@@ -569,15 +577,11 @@ int weft_tls_sess_handshake(struct weft_tls_sess *t)
 	else
 		r = r == 1 ? finish(t) : 0;
 	fill_done(t);
+	if (r == 1 && t->server && scratch->out_owner == t && scratch->out_n <= LAZY_MAX &&
+	    SSL_version(t->ssl) >= TLS1_3_VERSION) {
+		out_hold(t);
+		return r;
+	}
 	sent = out_end(t);
 	return r >= 0 && sent < 0 && sent != -EAGAIN ? sent : r;
-}
-
-void weft_tls_ctx_setup(struct ssl_ctx_st *ctx)
-{
-	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-				      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
-	SSL_CTX_set_mode(ctx, SSL_MODE_AUTO_RETRY); /* past tickets, to the data behind them */
-	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-					 SSL_OP_CIPHER_SERVER_PREFERENCE);
 }

@@ -95,3 +95,12 @@ void weft_tls_cache_use(struct weft_tls_sess *t)
 		SSL_set_session(t->ssl, s);
 	SSL_SESSION_free(s);
 }
+
+void weft_tls_ctx_setup(struct ssl_ctx_st *ctx)
+{
+	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+				      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
+	SSL_CTX_set_mode(ctx, SSL_MODE_AUTO_RETRY); /* past tickets, to the data behind them */
+	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+					 SSL_OP_CIPHER_SERVER_PREFERENCE);
+}

@@ -256,3 +256,24 @@ const char *weft_tls_sess_pem(struct weft_tls_sess *t)
 	BIO_free(b);
 	return i->peer_pem;
 }
+
+uint8_t *weft_tls_alpn_wire(const char *const *v, size_t *ret_n)
+{
+	size_t n = 0, at = 0;
+	uint8_t *w;
+
+	for (const char *const *p = v; *p; p++)
+		n += strlen(*p) + 1;
+	w = weft_xcalloc(1, n ? n : 1);
+	for (const char *const *p = v; *p; p++) {
+		size_t k = strlen(*p);
+
+		if (k == 0 || k > 255)
+			continue;
+		w[at++] = (uint8_t)k;
+		memcpy(w + at, *p, k);
+		at += k;
+	}
+	*ret_n = at;
+	return w;
+}

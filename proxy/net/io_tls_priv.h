@@ -22,7 +22,8 @@ struct weft_tls_sess {
 	struct weft_tls_info *info;
 	char alpn_text[32];
 	uint8_t fault; /* enum weft_tls_fault */
-	bool server, done, closed, notify_sent, in_eof;
+	bool server, done, notify_sent;
+	bool lazy; /* pend holds tickets only, for the next write */
 };
 
 struct weft_tls_sess *weft_tls_sess_of(SSL *ssl);
@@ -31,4 +32,5 @@ void weft_tls_set_detail(struct weft_tls_sess *t, const char *otherwise);
 /* io_tls_cache.c */
 void weft_tls_cache_use(struct weft_tls_sess *t);
 /* io_tls_info.c */
+uint8_t *weft_tls_alpn_wire(const char *const *v, size_t *ret_n);
 bool weft_tls_ids_match(const struct x509_st *leaf, char *const *ids);

@@ -144,7 +144,7 @@ def start_nginx(inn, up, p):
     conf = '''daemon off; worker_processes 1; pid %(w)s/ng-%(p)d.pid; error_log %(w)s/ng.log; worker_rlimit_nofile 19000;
 events { worker_connections 16000; }
 http { access_log off; keepalive_requests 100000000; keepalive_timeout 3600; client_body_temp_path %(w)s/t1; proxy_temp_path %(w)s/t2; fastcgi_temp_path %(w)s/t3;
- uwsgi_temp_path %(w)s/t4; scgi_temp_path %(w)s/t5; ssl_certificate %(w)s/cert.pem; ssl_certificate_key %(w)s/key.pem; http2_max_concurrent_streams 1024;
+ uwsgi_temp_path %(w)s/t4; scgi_temp_path %(w)s/t5; ssl_certificate %(w)s/cert.pem; ssl_certificate_key %(w)s/key.pem; ssl_protocols TLSv1.2 TLSv1.3; http2_max_concurrent_streams 1024;
  upstream up { server 127.0.0.1:%(b)d; keepalive 256; keepalive_requests 100000000; }
  server { listen 127.0.0.1:%(p)d%(ssl)s backlog=4096; location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffers 8 32k; } } }''' % dict(
         w=W, p=p, b=BACK['h1'], ssl=ssl)
