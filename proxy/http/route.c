@@ -445,7 +445,7 @@ static bool fits(const struct weft_route_priv *p, const struct weft_route_in *in
 		const char *hash = memchr(path + from, '#', full_n - from);
 		size_t to = hash ? (size_t)(hash - path) : full_n;
 
-		if (weft_querymatch_all(p->query, p->n_query, path + from, to - from) !=
+		if (weft_querymatch_raw(p->query, p->n_query, path + from, to - from) !=
 		    WEFT_MATCH_YES)
 			return false;
 	}

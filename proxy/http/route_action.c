@@ -115,6 +115,8 @@ static void host_set(const struct weft_route_priv *p, struct weft_headers *h, co
 
 	if (old && p->append_forwarded_host)
 		weft_headers_append(h, WEFT_H_X_FORWARDED_HOST, old->value, old->value_len);
+	if (old && !weft_headers_get(h, WEFT_H_X_ENVOY_ORIGINAL_HOST))
+		weft_headers_set_id(h, WEFT_H_X_ENVOY_ORIGINAL_HOST, old->value, old->value_len);
 	weft_headers_set_id(h, WEFT_H_AUTHORITY, host, n);
 }
 

@@ -264,7 +264,9 @@ static void on_reset(struct weft_exchange *x, enum weft_reset why)
 			weft_info_flag(&s->info, WEFT_FLAG_DPE);
 			hcm_count(s->c, WEFT_HTTP_downstream_cx_protocol_error);
 		} else if (why != WEFT_RESET_LOCAL) {
-			weft_info_flag(&s->info, WEFT_FLAG_DC);
+			weft_info_flag(&s->info, strcmp(detail, WEFT_DETAIL_REMOTE_RESET)
+							 ? WEFT_FLAG_DC
+							 : WEFT_FLAG_DR);
 			s->c->had_active |= s->c->version != WEFT_HTTP_2;
 		}
 		hcm_count(s->c, why == WEFT_RESET_LOCAL ? WEFT_HTTP_downstream_rq_tx_reset

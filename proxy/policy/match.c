@@ -322,8 +322,8 @@ int weft_querymatches_prepare(struct weft_cfg *c, const struct weft_path *at,
 	return err ? -EINVAL : 0;
 }
 
-enum weft_match weft_querymatch_all(const struct weft_querymatch *v, size_t n, const char *query,
-				    size_t query_n)
+static enum weft_match query_all(const struct weft_querymatch *v, size_t n, const char *query,
+				 size_t query_n, bool raw)
 {
 	enum weft_match all = WEFT_MATCH_YES, r;
 	size_t i, len;
@@ -336,17 +336,34 @@ enum weft_match weft_querymatch_all(const struct weft_querymatch *v, size_t n, c
 			return WEFT_MATCH_NO;
 		if (v[i].present)
 			continue;
+		if (raw) {
+			r = weft_strmatch(&v[i].str, s, len);
+			goto told;
+		}
 		if (len > sizeof(buf))
 			to = weft_xcalloc(1, len);
 		r = weft_strmatch(&v[i].str, to, decode(to, s, len));
 		if (to != buf)
 			free(to);
+	told:
 		if (r == WEFT_MATCH_NO)
 			return r;
 		if (r == WEFT_MATCH_LIMIT)
 			all = r;
 	}
 	return all;
+}
+
+enum weft_match weft_querymatch_all(const struct weft_querymatch *v, size_t n, const char *query,
+				    size_t query_n)
+{
+	return query_all(v, n, query, query_n, false);
+}
+
+enum weft_match weft_querymatch_raw(const struct weft_querymatch *v, size_t n, const char *query,
+				    size_t query_n)
+{
+	return query_all(v, n, query, query_n, true);
 }
 
 const char *weft_cookie_get(const struct weft_headers *h, const char *name, struct weft_arena *a,

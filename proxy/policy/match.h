@@ -96,6 +96,9 @@ int weft_querymatches_prepare(struct weft_cfg *c, const struct weft_path *at,
 /* query: what stands behind '?', encoded; values are compared decoded. */
 enum weft_match weft_querymatch_all(const struct weft_querymatch *v, size_t n, const char *query,
 				    size_t query_n);
+/* Values as they stand in the path, without decoding: as Envoy compares them for routes. */
+enum weft_match weft_querymatch_raw(const struct weft_querymatch *v, size_t n, const char *query,
+				    size_t query_n);
 /* The first value of a parameter, decoded into the arena; NULL: absent. */
 const char *weft_query_get(const char *query, size_t n, const char *name, struct weft_arena *a,
 			   size_t *ret_n);

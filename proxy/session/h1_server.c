@@ -64,7 +64,8 @@ static bool server_fail(struct weft_session *s, enum weft_h1_error e)
 		weft_h1_init(&s->h1.p, &s->h1.conf);
 		return true;
 	}
-	fail_with(s, status, weft_h1_error_text(e), weft_h1_reason(status));
+	fail_with(s, status, weft_h1_error_text(e),
+		  e == WEFT_H1_E_HOST_MISSING || e == WEFT_H1_E_PATH ? "" : weft_h1_reason(status));
 	return false;
 }
 
@@ -184,7 +185,7 @@ static void server_timer(struct weft_session *s)
 	if (s->draining && weft_h1_idle(&s->h1.p))
 		weft_session_close(s, WEFT_IO_EOF, 0, true);
 	else
-		fail_with(s, 408, "request_header_timeout", "request header timeout");
+		fail_with(s, 408, "request_header_timeout", "stream timeout");
 }
 
 static void server_drain(struct weft_session *s, unsigned grace_ms)

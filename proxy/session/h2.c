@@ -364,7 +364,8 @@ static int h2_send_informational(struct weft_exchange *x, const struct weft_head
 
 static int h2_send_data(struct weft_exchange *x, struct evbuffer *b, bool end)
 {
-	size_t n = evbuffer_get_length(b), high = x->s->conf->buffer_bytes ?: WEFT_SESSION_BUFFER;
+	size_t n = evbuffer_get_length(b),
+	       high = x->s->conf->buffer_bytes ?: weft_io_high(x->s->io);
 
 	if (!x->st) {
 		evbuffer_drain(b, n);

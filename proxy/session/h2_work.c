@@ -178,7 +178,7 @@ static void on_closed(struct weft_h2_stream *st, uint32_t code)
 
 static void look_writable(struct weft_exchange *x)
 {
-	size_t high = x->s->conf->buffer_bytes ?: WEFT_SESSION_BUFFER;
+	size_t high = x->s->conf->buffer_bytes ?: weft_io_high(x->s->io);
 
 	if (!x->blocked || (x->out && evbuffer_get_length(x->out) > high / 2))
 		return;

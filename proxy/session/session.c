@@ -277,7 +277,8 @@ struct weft_session *weft_session_new(struct weft_io *io, const struct weft_sess
 	TAILQ_INIT(&s->grave);
 	s->version = (uint8_t)conf->version;
 	weft_io_set_ops(io, &io_ops, s);
-	weft_io_set_high(io, conf->buffer_bytes ?: WEFT_SESSION_BUFFER);
+	if (conf->buffer_bytes) /* else the connection's own limit */
+		weft_io_set_high(io, conf->buffer_bytes);
 	if (conf->version == WEFT_HTTP_2)
 		weft_session_start(s, &weft_session_h2);
 	else if (!conf->server)

@@ -111,7 +111,7 @@ struct weft_session_conf { /* must outlive the session */
 	struct weft_h2_options h2;
 	uint32_t headers_ms;   /* server: from the first byte of a request head to its end; 0: none.
 				  h1: 408; h2: reset */
-	uint32_t buffer_bytes; /* per exchange and direction: high mark; 0: 1 MiB */
+	uint32_t buffer_bytes; /* per exchange and direction: high mark; 0: the io's */
 	uint32_t delayed_close_ms; /* server: for how long the peer's late bytes are let pass after
 				      we closed; 0: 1,000; UINT32_MAX: closed once written */
 };

@@ -9,7 +9,6 @@
 #include <sys/queue.h>
 
 enum {
-	WEFT_SESSION_BUFFER = 1 << 20,	    /* default of conf.buffer_bytes */
 	WEFT_SESSION_LINGER_MS = 1000,	    /* default of conf.delayed_close_ms */
 	WEFT_SESSION_H1_HEADERS = 100,	    /* default of conf.h1.max_headers */
 	WEFT_SESSION_SPARE_EXCHANGES = 256, /* kept by a thread */

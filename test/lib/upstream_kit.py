@@ -40,6 +40,7 @@ class Upstream:
         self.name, self.tls, self.h2 = name, tls, h2_only
         self.counts, self.lock = {}, threading.Lock()
         self.seen, self.conns, self.proxy = [], 0, False
+        self.sick = None  # paths that begin so are answered 503
         self.sock = socket.socket(socket.AF_INET)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.sock.bind((host, port))
@@ -108,6 +109,8 @@ class Upstream:
 
 def answer(up, method, path, headers, body, trailers, d):
     """(status, headers, body, trailers) of a program that answers"""
+    if up.sick and path.startswith(up.sick):
+        d = {**d, "status": "503"}
     out = list(d["header"]) + [("x-from", up.name)]
     if "body" in d:
         data = pattern(int(d["body"]))
