@@ -9,6 +9,8 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +44,8 @@ struct weft_http_admin {
 	struct event *ev_accept, *ev_pause;
 	int conns;
 	TAILQ_HEAD(, client) clients;
+	bool has_token;
+	uint8_t token[SHA256_DIGEST_LENGTH];
 };
 
 static void client_free(struct client *c)
@@ -66,6 +70,7 @@ static const char *status_text(int status)
 		{202, "Accepted"},
 		{204, "No Content"},
 		{400, "Bad Request"},
+		{401, "Unauthorized"},
 		{403, "Forbidden"},
 		{404, "Not Found"},
 		{405, "Method Not Allowed"},
@@ -94,8 +99,9 @@ static void answer(struct client *c, int status, const char *type, struct evbuff
 	evbuffer_add_printf(out,
 			    "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
 			    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-			    "Connection: close\r\n\r\n",
-			    status, status_text(status), type, evbuffer_get_length(body));
+			    "%sConnection: close\r\n\r\n",
+			    status, status_text(status), type, evbuffer_get_length(body),
+			    status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
 	if (!head_only)
 		evbuffer_add_buffer(out, body);
 	weft_conn_close_after_flush(c->conn);
@@ -110,6 +116,17 @@ static void refuse(struct client *c, int status)
 	evbuffer_free(body);
 }
 
+/* In constant time, whatever the lengths. */
+static bool is_allowed(const struct weft_http_admin *a, const char *bearer)
+{
+	uint8_t got[SHA256_DIGEST_LENGTH];
+
+	if (!a->has_token)
+		return true;
+	SHA256((const uint8_t *)(bearer ? bearer : ""), bearer ? strlen(bearer) : 0, got);
+	return !CRYPTO_memcmp(got, a->token, sizeof(got)) && bearer;
+}
+
 static void run_handler(struct client *c, struct evbuffer *in)
 {
 	struct evbuffer *out = evbuffer_new();
@@ -120,6 +137,7 @@ static void run_handler(struct client *c, struct evbuffer *in)
 		.query = c->req.query,
 		.body = "",
 		.body_n = c->req.content_length,
+		.allowed = is_allowed(c->admin, c->req.bearer),
 	};
 	int status;
 
@@ -252,6 +270,12 @@ struct weft_http_admin *weft_http_admin_new(struct event_base *base, int fd, wef
 	if (!a->ev_accept || !a->ev_pause || event_add(a->ev_accept, NULL))
 		abort(); /* memory is out */
 	return a;
+}
+
+void weft_http_admin_token(struct weft_http_admin *a, const char *token)
+{
+	SHA256((const uint8_t *)token, strlen(token), a->token);
+	a->has_token = true;
 }
 
 void weft_http_admin_free(struct weft_http_admin *a)

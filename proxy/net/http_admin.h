@@ -4,6 +4,7 @@
 #pragma once
 #include "proxy/core/err.h"
 #include <event2/buffer.h>
+#include <stdbool.h>
 
 struct event_base;
 struct weft_http_admin;
@@ -12,6 +13,7 @@ struct weft_http_req {
 	const char *query; /* "a=b&c=d", never NULL, still encoded: read with weft_http_query */
 	const char *body;
 	size_t body_n;
+	bool allowed; /* it has the token, or none is asked for */
 };
 /* Fills out and *ret_type (static string, default text/plain); returns the HTTP status. */
 typedef int weft_http_handler(void *owner, const struct weft_http_req *r, struct evbuffer *out,
@@ -20,6 +22,9 @@ typedef int weft_http_handler(void *owner, const struct weft_http_req *r, struct
 struct weft_http_admin *weft_http_admin_new(struct event_base *base, int fd, weft_http_handler *h,
 					    void *owner);
 void weft_http_admin_free(struct weft_http_admin *a);
+/* From now on a request is `allowed` only with "Authorization: Bearer TOKEN", compared in constant
+ * time; the handler answers 401 to the others. */
+void weft_http_admin_token(struct weft_http_admin *a, const char *token);
 /* Decoded value of key in q, the first one; 0, -ENOENT, -E2BIG, -EINVAL (bad %XX). */
 int weft_http_query(const char *q, const char *key, char *dst, size_t cap);
 /* Blocking client for weftctl and tests: request over a unix socket. Returns the status or -errno;

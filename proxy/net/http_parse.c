@@ -151,6 +151,12 @@ static int header_line(char *line, struct weft_http_head *ret, bool *seen_length
 		return 501;
 	if (!strcasecmp(line, "expect"))
 		ret->expect_continue = !strcasecmp(value, "100-continue");
+	if (!strcasecmp(line, "authorization")) {
+		if (ret->bearer)
+			return 400; /* which of them? */
+		if (!strncasecmp(value, "Bearer ", 7))
+			ret->bearer = value + 7 + strspn(value + 7, " ");
+	}
 	return 0;
 }
 

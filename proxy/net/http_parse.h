@@ -10,6 +10,7 @@ struct weft_http_head {
 		*query;	       /* in the caller's buffer; path is decoded, query is not */
 	size_t content_length; /* at most 2^31 */
 	bool expect_continue;
+	const char *bearer; /* of "Authorization: Bearer"; NULL: none */
 };
 /* buf holds n bytes that end in an empty line, and has room for a NUL after them; it is written to.
  * 0, or the HTTP status to refuse with. */

@@ -58,6 +58,7 @@ struct weft_host_outlier {
 	/* main thread */
 	uint64_t ejected_ns, jitter_ns;
 	uint32_t times;
+	double success[2]; /* last interval's, of_local: [1]; 0: none, else 1 more than it is */
 };
 
 int weft_outlier_prepare(struct weft_cfg *c, const struct weft_path *at, struct weft_cluster *cl)
@@ -372,10 +373,17 @@ static size_t samples(const struct weft_outlier *o, bool of_local, struct sample
 		struct rate *r = of_local ? &h->outlier->local : &h->outlier->origin;
 		uint32_t good = atomic_exchange(&r->good, 0), all = atomic_exchange(&r->all, 0);
 
+		h->outlier->success[of_local] =
+			all && all >= o->conf->rate_volume ? 1 + 100.0 * good / all : 0;
 		if (all && !ejected(h))
 			v[n++] = (struct sample){h, 100.0 * good / all, all};
 	}
 	return n;
+}
+
+double weft_outlier_success_rate(const struct weft_host *h, bool local_origin)
+{
+	return h->outlier ? h->outlier->success[local_origin] - 1 : -1;
 }
 
 static void on_interval(evutil_socket_t fd, short what, void *arg)

@@ -18,4 +18,6 @@ void weft_outlier_hosts(struct weft_outlier *o, struct weft_hosts *hosts);
 void weft_outlier_look(struct weft_outlier *o, struct weft_host *h);
 /* An active check of h succeeded: successful_active_health_check_uneject_host. */
 void weft_outlier_checked(struct weft_outlier *o, struct weft_host *h);
+/* Of h in the last interval, 0..100; -1: too few requests. Main thread. */
+double weft_outlier_success_rate(const struct weft_host *h, bool local_origin);
 void weft_outlier_stop(struct weft_outlier *o); /* NULL is fine */

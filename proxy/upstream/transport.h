@@ -17,6 +17,10 @@ const struct weft_tsocket *weft_transport_pick(const struct weft_transport *t,
 /* The same by a Struct of criteria (health checks). */
 const struct weft_tsocket *weft_transport_pick_criteria(const struct weft_transport *t,
 							const Google__Protobuf__Struct *criteria);
+/* Certificates in use, of each TLS context; v holds during the call. Main thread. */
+struct weft_tls_cert;
+void weft_transport_certs(const struct weft_transport *t,
+			  void (*fn)(void *ctx, const struct weft_tls_cert *v, size_t n), void *ctx);
 bool weft_tsocket_tls(const struct weft_tsocket *s);
 /* Connections of two clients may not be shared: the PROXY header names them. */
 bool weft_tsocket_per_client(const struct weft_tsocket *s);

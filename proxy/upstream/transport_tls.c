@@ -223,3 +223,18 @@ void weft_tdial_done(struct weft_tdial *d)
 	weft_tls_client_unref(d->client);
 	d->client = NULL;
 }
+
+static void certs_of(const struct upstream_tls *t,
+		     void (*fn)(void *ctx, const struct weft_tls_cert *v, size_t n), void *ctx)
+{
+	if (t && t->cur && t->cur->n_certs) /* set by this thread only */
+		fn(ctx, t->cur->certs, t->cur->n_certs);
+}
+
+void weft_transport_certs(const struct weft_transport *t,
+			  void (*fn)(void *ctx, const struct weft_tls_cert *v, size_t n), void *ctx)
+{
+	certs_of(t->own.tls, fn, ctx);
+	for (size_t i = 0; i < t->n_matches; i++)
+		certs_of(t->matches[i].tls, fn, ctx);
+}

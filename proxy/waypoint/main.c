@@ -67,8 +67,8 @@ static int validate(struct waypoint *w, struct weft_errs *errs, struct weft_errs
 	int err = bootstrap_load(&w->opt, &w->boot, errs, warns, NULL);
 
 	w->main = weft_worker_new(-1, w);
-	if (!err) {
-		err = waypoint_build(w, errs, warns);
+	if (w->boot.msg) { /* go on where the file is sound: one run tells everything */
+		err |= waypoint_build(w, errs, warns);
 		waypoint_semantics(w, warns);
 		bootstrap_place(&w->boot, errs);
 		bootstrap_place(&w->boot, warns);
@@ -156,6 +156,7 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 		weft_log_err(WEFT_LOG_ERROR, &err, "admin");
 		return 1;
 	}
+	waypoint_stats_start(w);
 	for (i = 0; i < w->n_workers; i++)
 		weft_worker_start(w->workers[i], w->n_workers > 1);
 	sig[0] = evsignal_new(w->main->base, SIGTERM, on_term, w);
@@ -176,6 +177,9 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 	workers_end(w);
 	for (i = 0; i < 3; i++)
 		event_free(sig[i]);
+	event_free(w->flush);
+	if (w->drain_end)
+		event_free(w->drain_end);
 	weft_access_logs_flush();
 	waypoint_free(w);
 	for (i = 0; i < w->n_workers; i++)

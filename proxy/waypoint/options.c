@@ -19,6 +19,7 @@ enum {
 	OPT_ZONE,
 	OPT_ADMIN,
 	OPT_ADMIN_FILE,
+	OPT_ADMIN_TOKEN,
 	OPT_DRAIN,
 	OPT_DRAIN_STRATEGY,
 	OPT_USER,
@@ -38,6 +39,7 @@ static const struct option words[] = {
 	{"service-zone", required_argument, NULL, OPT_ZONE},
 	{"admin-socket", required_argument, NULL, OPT_ADMIN},
 	{"admin-address-path", required_argument, NULL, OPT_ADMIN_FILE},
+	{"admin-token-file", required_argument, NULL, OPT_ADMIN_TOKEN},
 	{"drain-time-s", required_argument, NULL, OPT_DRAIN},
 	{"drain-strategy", required_argument, NULL, OPT_DRAIN_STRATEGY},
 	{"user", required_argument, NULL, OPT_USER},
@@ -75,6 +77,7 @@ static void print_help(void)
 	     "  --admin-socket PATH       admin on a unix socket (or admin.address of the "
 	     "bootstrap)\n"
 	     "  --admin-address-path FILE where the admin's address is written\n"
+	     "  --admin-token-file FILE   bearer token that is asked for; needed where admin is TCP\n"
 	     "  --drain-time-s N          how long old connections of a listener may go on (600)\n"
 	     "  --drain-strategy gradual|immediate\n"
 	     "  --user USER|UID           switched to when started as root\n"
@@ -150,6 +153,9 @@ static int one(struct waypoint_options *o, int opt, const char *s, const char *n
 		return 0;
 	case OPT_ADMIN_FILE:
 		o->admin_address_file = s;
+		return 0;
+	case OPT_ADMIN_TOKEN:
+		o->admin_token_file = s;
 		return 0;
 	case OPT_DRAIN:
 		return number("drain-time-s", s, 86400, &o->drain_s);

@@ -18,6 +18,7 @@ struct waypoint_options {
 	const char *node_id, *node_cluster, *node_zone;
 	const char *admin_path; /* unix socket; NULL: of the bootstrap, or none */
 	const char *admin_address_file;
+	const char *admin_token_file; /* what a TCP admin asks for; NULL: there is none */
 	unsigned drain_s; /* 600 */
 	bool drain_immediate;
 	const char *user;
@@ -136,6 +137,8 @@ struct waypoint {
 	bool health_failed; /* /healthcheck/fail */
 	uint64_t start_ns, start_wall_s;
 	bool started; /* listeners were opened */
+	bool draining, drain_inbound;
+	struct event *drain_end, *flush;
 	bool looking;
 	struct weft_worker **all_workers; /* workers, then main */
 };
@@ -151,3 +154,10 @@ void waypoint_semantics(struct waypoint *w, struct weft_errs *warns);
 struct waypoint_admin *
 waypoint_admin_new(struct waypoint *w, struct weft_err *reterr); /* NULL with code 0: none wanted */
 void waypoint_admin_free(struct waypoint_admin *a);
+/* With what /healthcheck/fail and draining make of it. */
+enum waypoint_state waypoint_state(const struct waypoint *w);
+/* ---- admin_stats.c: the process's own numbers, and intervals of histograms */
+void waypoint_stats_start(struct waypoint *w);
+uint64_t waypoint_rss(void);
+int64_t waypoint_cert_days(struct waypoint *w); /* of the certificate that ends first */
+const char *waypoint_level(void);		/* of the log, as Envoy names it */
