@@ -1,5 +1,6 @@
 /* envoy.filters.http.local_ratelimit: token buckets of this process. All workers take from one; a
  * bucket is the time at which it would have been empty, in one atomic. */
+#include "proxy/core/scope.h"
 #include "proxy/core/worker.h"
 #include "proxy/http/filter.h"
 #include "proxy/http/header_ops.h"
