@@ -111,6 +111,7 @@ int weft_hcm_prepare_session(struct weft_cfg *c, const struct weft_path *at, con
 	s.h1.stream_error_on_invalid = s.h2.stream_error_on_invalid = lenient;
 	s.headers_ms = (uint32_t)weft_cfg_ms(m->request_headers_timeout, 0);
 	s.delayed_close_ms = ms ? (uint32_t)ms : UINT32_MAX;
+	s.h1.error_fields = weft_hcm_error_fields(c->arena, conf);
 	err = prepare_h1(c, at, m->http_protocol_options, &s.h1);
 	err |= prepare_h2(c, at, m->http2_protocol_options, &s.h2);
 	for (unsigned i = 0; i < HCM_CODECS; i++)

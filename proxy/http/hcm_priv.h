@@ -136,6 +136,8 @@ static inline void hcm_count(struct hcm_conn *c, enum weft_http_stat i)
 bool weft_hcm_request(struct weft_stream *s);
 /* Response heads (hcm_response.c), after filters. */
 void weft_hcm_response(struct weft_stream *s, struct weft_headers *h);
+/* What the session writes into answers to bytes that are no request. */
+const char *weft_hcm_error_fields(struct weft_arena *a, const struct weft_hcm_conf *conf);
 void weft_hcm_via(const struct weft_hcm_conf *conf, struct weft_headers *h);
 /* request_id.c */
 void weft_request_id_set(struct weft_stream *s, bool edge);

@@ -18,6 +18,16 @@ static void set_server(const struct weft_hcm_conf *conf, struct weft_headers *h)
 	weft_headers_add_ref(h, WEFT_H_SERVER, "server", 6, conf->server_name, conf->server_name_n);
 }
 
+const char *weft_hcm_error_fields(struct weft_arena *a, const struct weft_hcm_conf *conf)
+{
+	bool server = conf->server_header != SERVER(PASS_THROUGH);
+
+	return weft_arena_printf(a, "%s%s%s%s%s%s", server ? "server: " : "",
+				 server ? conf->server_name : "", server ? "\r\n" : "",
+				 conf->via ? "via: " : "", conf->via ?: "",
+				 conf->via ? "\r\n" : "");
+}
+
 static void set_date(struct weft_stream *s, struct weft_headers *h)
 {
 	char *date;

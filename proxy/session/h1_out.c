@@ -382,10 +382,9 @@ int weft_h1_send_last(struct weft_exchange *x, const struct weft_headers *traile
 
 void weft_h1_send_error(struct weft_session *s, int status, const char *body, bool keep)
 {
-	evbuffer_add_printf(weft_io_out(s->io),
-			    "HTTP/1.1 %d %s\r\ncontent-length: %zu\r\ncontent-type: text/plain\r\n"
-			    "%s\r\n%s",
-			    status, weft_h1_reason(status), strlen(body),
-			    keep ? "" : "connection: close\r\n", body);
+	evbuffer_add_printf(
+		weft_io_out(s->io), "HTTP/1.1 %d %s\r\ncontent-length: %zu\r\n%s%s%s\r\n%s", status,
+		weft_h1_reason(status), strlen(body), *body ? "content-type: text/plain\r\n" : "",
+		keep ? "" : "connection: close\r\n", s->conf->h1.error_fields ?: "", body);
 	weft_io_flush(s->io);
 }

@@ -65,7 +65,9 @@ static bool server_fail(struct weft_session *s, enum weft_h1_error e)
 		return true;
 	}
 	fail_with(s, status, weft_h1_error_text(e),
-		  e == WEFT_H1_E_HOST_MISSING || e == WEFT_H1_E_PATH ? "" : weft_h1_reason(status));
+		  e == WEFT_H1_E_HOST_MISSING || e == WEFT_H1_E_PATH || e == WEFT_H1_E_URL
+			  ? ""
+			  : weft_h1_reason(status));
 	return false;
 }
 

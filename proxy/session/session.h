@@ -92,6 +92,8 @@ struct weft_h1_options {
 					 doubt: a bad target or Host, no body */
 	bool enable_trailers;	      /* Envoy: trailers of h1 are dropped unless true */
 	bool send_fully_qualified_url;
+	const char *error_fields; /* server: of the answer to what cannot be read: lines with CRLF;
+				     NULL: none */
 };
 struct weft_h2_options {
 	uint32_t max_streams;		     /* advertised; 0: 2^31-1 as Envoy */

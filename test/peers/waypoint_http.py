@@ -350,8 +350,11 @@ def retries():
     tap.same(statuses, [200] * 10, "connect-failure with previous_hosts: a dead host is never seen")
     r = ask(P["main"], "/r5xx", method="POST", body=pattern(50_000), do="status=503;fail=2:body", headers=[("x-key", "body")])
     tap.ok(r.status == 200 and r.json().get("sum") == digest(pattern(50_000)) and len(up.find("body")) == 3, "a body goes again with each try", r.status)
-    r = ask(P["main"], "/x", headers=[("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "3"), ("x-key", "byh")], do="status=503;fail=3:byh")
-    tap.ok(r.status == 200 and len(up.find("byh")) == 4, "retries that the request asks for", r.status)
+    asks = [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "3")]
+    r = ask(P["main"], "/x", headers=asks + [("x-key", "byh"), ("x-forwarded-for", "10.0.0.1")], do="status=503;fail=3:byh")
+    tap.ok(r.status == 200 and len(up.find("byh")) == 4, "retries that an internal client asks for", r.status)
+    r = ask(P["main"], "/x", headers=asks + [("x-key", "ext"), ("x-forwarded-for", "8.8.8.8")], do="status=503;fail=3:ext")
+    tap.ok(r.status == 503 and len(up.find("ext")) == 1, "... an external one may not", r.status)
 
 
 def routing():
