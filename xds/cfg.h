@@ -55,6 +55,7 @@ const char *weft_cfg_type_near(const char *type_url);
  * (xds/coverage/NAME.def; what stands in none is refused by name). Deprecated fields are told in
  * c->warns. Looks into Anys; one of a type that is not known is left alone where the message that
  * holds it says is_optional. 0, or -EINVAL with everything found in c->errs. Main thread only. */
+enum { WEFT_CFG_MISSING = 61 /* ENODATA: code of errors about a field that must be there */ };
 int weft_cfg_check(struct weft_cfg *c, const struct weft_path *at, const ProtobufCMessage *m);
 
 /* "file:line:col" into where of every error that has none, from its path in the document. */

@@ -149,8 +149,13 @@ static void walk_map(struct cfg_walk *w, const struct weft_path *at, struct cfg_
 static void check_absent(struct cfg_walk *w, const struct weft_path *at, struct cfg_field *k)
 {
 	for (size_t i = 0; i < k->rules.n; i++)
-		if (k->rules.v[i].kind == RULE_REQUIRED)
+		if (k->rules.v[i].kind == RULE_REQUIRED) {
+			struct weft_errs *e = w->c->errs;
+
 			cfg_bad(w, at, "is required");
+			if (e->n) /* WEFT_CFG_MISSING: nobody may build on it */
+				e->v[e->n - 1].code = WEFT_CFG_MISSING;
+		}
 }
 
 /* Whether the field is one that is acted on; else why not is told. */

@@ -13,6 +13,7 @@ struct loader {
 	size_t n, cap;
 	struct weft_errs *errs;
 	int n_errors;
+	bool partial;
 };
 
 static void add_error(struct loader *l, const struct weft_err *e)
@@ -49,8 +50,11 @@ static bool is_empty(const struct yaml_events *ev)
 
 static void load(struct loader *l, const struct yaml_events *ev)
 {
-	struct yaml_target t = {
-		.a = l->a, .file = l->file, .errs = l->errs, .n_errors = &l->n_errors};
+	struct yaml_target t = {.a = l->a,
+				.file = l->file,
+				.errs = l->errs,
+				.n_errors = &l->n_errors,
+				.partial = l->partial};
 	struct weft_err err = {0};
 	struct weft_yaml_doc *doc;
 	struct weft_marks *marks;
@@ -103,11 +107,10 @@ static bool load_json(struct loader *l, const char *text, size_t n, struct yaml_
 	return ok;
 }
 
-int weft_yaml_decode(struct weft_arena *a, const char *file, const char *text, size_t n,
-		     weft_yaml_pick *pick, void *ctx, struct weft_yaml_doc **ret_docs,
-		     size_t *ret_n, struct weft_errs *errs)
+static int decode(struct loader l, const char *file, const char *text, size_t n,
+		  struct weft_yaml_doc **ret_docs, size_t *ret_n)
 {
-	struct loader l = {.a = a, .pick = pick, .ctx = ctx, .errs = errs};
+	struct weft_arena *a = l.a;
 	struct yaml_events ev = {0};
 	struct yaml_reader *r;
 	struct weft_err err;
@@ -138,4 +141,22 @@ int weft_yaml_decode(struct weft_arena *a, const char *file, const char *text, s
 	free(l.v);
 	free(ev.v);
 	return l.n_errors;
+}
+
+int weft_yaml_decode(struct weft_arena *a, const char *file, const char *text, size_t n,
+		     weft_yaml_pick *pick, void *ctx, struct weft_yaml_doc **ret_docs,
+		     size_t *ret_n, struct weft_errs *errs)
+{
+	struct loader l = {.a = a, .pick = pick, .ctx = ctx, .errs = errs};
+
+	return decode(l, file, text, n, ret_docs, ret_n);
+}
+
+int weft_yaml_decode_partial(struct weft_arena *a, const char *file, const char *text, size_t n,
+			     weft_yaml_pick *pick, void *ctx, struct weft_yaml_doc **ret_docs,
+			     size_t *ret_n, struct weft_errs *errs)
+{
+	struct loader l = {.a = a, .pick = pick, .ctx = ctx, .errs = errs, .partial = true};
+
+	return decode(l, file, text, n, ret_docs, ret_n);
 }

@@ -34,6 +34,11 @@ enum { WEFT_YAML_DEPTH_MAX = 64, WEFT_YAML_ALIAS_MAX = 100, WEFT_YAML_BYTES_MAX 
 int weft_yaml_decode(struct weft_arena *a, const char *file, const char *text, size_t n,
 		     weft_yaml_pick *pick, void *ctx, struct weft_yaml_doc **ret_docs,
 		     size_t *ret_n, struct weft_errs *errs);
+/* The same, but documents with errors are given too, without what could not be read: to look for
+ * more errors, never to be used. */
+int weft_yaml_decode_partial(struct weft_arena *a, const char *file, const char *text, size_t n,
+			     weft_yaml_pick *pick, void *ctx, struct weft_yaml_doc **ret_docs,
+			     size_t *ret_n, struct weft_errs *errs);
 /* The mark of field (name, index or -1) of message m; falls back to m's own, then the document's.
  */
 struct weft_mark weft_marks_get(const struct weft_marks *k, const void *m, const char *field,

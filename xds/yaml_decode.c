@@ -119,9 +119,10 @@ static void decode_list(struct dec *d, const struct weft_path *up, const char *k
 		memset(v + n * size, 0, size);
 		marks = grow(marks, n, &mark_cap, sizeof(*marks));
 		marks[n] = mark_of(&d->ev[i]);
-		/* a value that fails leaves its place empty: the document is left out anyway */
-		decode_value(d, &at, i, m->descriptor, f, v + n * size);
-		n++;
+		/* a value that fails leaves its place empty: the document is left out anyway; of
+		 * a partial one nobody is to meet a hole */
+		if (decode_value(d, &at, i, m->descriptor, f, v + n * size) || !d->t->partial)
+			n++;
 	}
 	set_repeated(d, m, f, v, n);
 	if (n)
@@ -496,5 +497,5 @@ ProtobufCMessage *yaml_decode_root(const struct yaml_target *t, const struct yam
 	d.marks = yaml_marks_new(t->a, mark_of(&ev->v[0]));
 	m = decode_message(&d, NULL, 0, t->desc);
 	*ret_marks = d.marks;
-	return *t->n_errors == d.errors_before ? m : NULL;
+	return *t->n_errors == d.errors_before || t->partial ? m : NULL;
 }

@@ -114,6 +114,7 @@ struct yaml_target {
 	const char *file;
 	const ProtobufCMessageDescriptor *desc;
 	bool lenient;
+	bool partial; /* what could be read is returned, errors or not */
 	struct weft_errs *errs;
 	int *n_errors;
 };

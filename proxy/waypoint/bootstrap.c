@@ -70,16 +70,18 @@ static char *slurp(const char *path, size_t *ret_n, struct weft_errs *errs)
 
 /* One document. NULL: errors were added. */
 static const struct weft_yaml_doc *decode(struct weft_arena *a, const char *name, const char *text,
-					  size_t n, struct weft_errs *errs)
+					  size_t n, struct weft_errs *errs, int *ret_bad)
 {
 	struct weft_yaml_doc *docs;
 	size_t n_docs = 0;
 	struct weft_err *e;
 
-	if (weft_yaml_decode(a, name, text, n, pick, NULL, &docs, &n_docs, errs))
-		return NULL;
+	/* what is broken does not keep the rest from being looked at */
+	*ret_bad += weft_yaml_decode_partial(a, name, text, n, pick, NULL, &docs, &n_docs, errs);
 	if (n_docs == 1)
 		return &docs[0];
+	if (*ret_bad)
+		return NULL;
 	e = weft_errs_next(errs);
 	if (e) {
 		weft_fail(e, NULL, EINVAL, "must have one document, has %zu", n_docs);
@@ -186,7 +188,7 @@ int bootstrap_load(const struct waypoint_options *opt, struct bootstrap *ret,
 	struct weft_cfg c = {.errs = errs, .warns = warns, .notes = notes, .file = true};
 	char *s = NULL;
 	size_t n;
-	int err;
+	int err, bad = 0;
 
 	memset(ret, 0, sizeof(*ret));
 	ret->arena = c.arena = weft_arena_new(64 << 10);
@@ -194,14 +196,14 @@ int bootstrap_load(const struct waypoint_options *opt, struct bootstrap *ret,
 	if (opt->config_path) {
 		s = slurp(opt->config_path, &n, errs);
 		if (s)
-			file = decode(ret->arena, opt->config_path, s, n, errs);
+			file = decode(ret->arena, opt->config_path, s, n, errs, &bad);
 		free(s);
 		if (!file)
 			return -EINVAL;
 	}
 	if (opt->config_yaml) {
 		text = decode(ret->arena, "--config-yaml", opt->config_yaml,
-			      strlen(opt->config_yaml), errs);
+			      strlen(opt->config_yaml), errs, &bad);
 		if (!text)
 			return -EINVAL;
 	}
@@ -217,6 +219,7 @@ int bootstrap_load(const struct waypoint_options *opt, struct bootstrap *ret,
 	node_options(ret, opt);
 	err = weft_cfg_check(&c, NULL, &ret->msg->base);
 	err |= runtime(&c, ret);
+	err |= bad;
 	if (err) {
 		bootstrap_place(ret, errs);
 		bootstrap_place(ret, warns);

@@ -43,41 +43,19 @@ static void files_limit(void)
 	(void)setrlimit(RLIMIT_NOFILE, &rl);
 }
 
-static void print_errs(const struct weft_errs *e, const char *kind)
+static int report(const struct waypoint *w, struct weft_errs *errs)
 {
+	once_each(errs);
 	char text[700];
 	int i;
 
-	for (i = 0; i < e->n; i++)
-		fprintf(stderr, "%s%s\n", kind, weft_err_text(&e->v[i], text, sizeof(text)));
-	if (e->dropped)
-		fprintf(stderr, "%sand %d more\n", kind, e->dropped);
-}
-
-static int report(const struct waypoint *w, const struct weft_errs *errs)
-{
-	print_errs(errs, "");
+	for (i = 0; i < errs->n; i++)
+		fprintf(stderr, "%s\n", weft_err_text(&errs->v[i], text, sizeof(text)));
+	if (errs->dropped)
+		fprintf(stderr, "and %d more\n", errs->dropped);
 	fprintf(stderr, "weft-waypoint: %s: %d error%s, configuration not used\n", w->boot.name,
 		errs->n + errs->dropped, errs->n + errs->dropped == 1 ? "" : "s");
 	return 1;
-}
-
-static int validate(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns)
-{
-	int err = bootstrap_load(&w->opt, &w->boot, errs, warns, NULL);
-
-	w->main = weft_worker_new(-1, w);
-	if (w->boot.msg) { /* go on where the file is sound: one run tells everything */
-		err |= waypoint_build(w, errs, warns);
-		waypoint_semantics(w, warns);
-		bootstrap_place(&w->boot, errs);
-		bootstrap_place(&w->boot, warns);
-	}
-	print_errs(warns, "warning: ");
-	if (err)
-		return report(w, errs);
-	printf("configuration '%s' OK\n", w->boot.name);
-	return 0;
 }
 
 /* ---- serving */
@@ -203,5 +181,5 @@ int main(int argc, char **argv)
 	weft_log_setup("weft-waypoint", (enum weft_log_level)w.opt.log_level, w.opt.log_json);
 	signal(SIGPIPE, SIG_IGN);
 	files_limit();
-	return w.opt.mode == MODE_VALIDATE ? validate(&w, &errs, &warns) : serve(&w, &errs, &warns);
+	return w.opt.mode == MODE_VALIDATE ? waypoint_validate(&w) : serve(&w, &errs, &warns);
 }

@@ -161,6 +161,20 @@ static void managers(struct waypoint *w)
 	w->listeners = listeners_new(&lc);
 }
 
+/* Nothing is missing in it: builders may rely on what must be there being there. */
+static bool sound(const struct weft_errs *errs, const char *kind, size_t i)
+{
+	char path[64];
+	size_t n = (size_t)snprintf(path, sizeof(path), "static_resources.%s[%zu]", kind, i);
+	int k;
+
+	for (k = 0; k < errs->n; k++)
+		if (errs->v[k].code == WEFT_CFG_MISSING && !strncmp(errs->v[k].path, path, n) &&
+		    (!errs->v[k].path[n] || errs->v[k].path[n] == '.'))
+			return false;
+	return !errs->dropped;
+}
+
 int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns)
 {
 	const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *s =
@@ -180,11 +194,14 @@ int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs 
 	for (i = 0; s && i < s->n_secrets; i++) {
 		struct weft_path p = {&top, "secrets", (int)i};
 
-		err |= secrets_add_static(w->secrets, &c, &p, s->secrets[i]);
+		if (sound(errs, "secrets", i))
+			err |= secrets_add_static(w->secrets, &c, &p, s->secrets[i]);
 	}
 	for (i = 0; s && i < s->n_clusters; i++) {
 		struct weft_path p = {&top, "clusters", (int)i};
-		int r = weft_clusters_set(w->clusters, &c, &p, s->clusters[i], "", false);
+		int r = sound(errs, "clusters", i)
+				? weft_clusters_set(w->clusters, &c, &p, s->clusters[i], "", false)
+				: 0;
 
 		err |= r < 0 ? r : 0;
 	}
@@ -192,8 +209,10 @@ int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs 
 		struct weft_path p = {&top, "listeners", (int)i};
 		/* the message lives in the bootstrap; what is built of it has an arena of its own
 		 */
-		int r = listeners_set(w->listeners, &c, &p, s->listeners[i], weft_arena_new(0), "",
-				      false);
+		int r = sound(errs, "listeners", i)
+				? listeners_set(w->listeners, &c, &p, s->listeners[i],
+						weft_arena_new(0), "", false)
+				: 0;
 
 		err |= r < 0 ? r : 0;
 	}
