@@ -1,6 +1,7 @@
 /* What admin changes: levels of the log, draining, health, counters, the end. */
 #include "proxy/core/log.h"
 #include "proxy/l4/als.h"
+#include "proxy/l4/local_health.h"
 #include "proxy/waypoint/admin_priv.h"
 
 #include <event2/buffer.h>
@@ -143,12 +144,14 @@ int admin_drain(struct areq *r)
 int admin_fail(struct areq *r)
 {
 	r->w->health_failed = true;
+	weft_local_health_fail(true);
 	return areq_text(r, 200, "OK\n");
 }
 
 int admin_ok(struct areq *r)
 {
 	r->w->health_failed = false;
+	weft_local_health_fail(false);
 	return areq_text(r, 200, "OK\n");
 }
 

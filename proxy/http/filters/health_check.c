@@ -18,7 +18,7 @@ typedef Envoy__Extensions__Filters__Http__HealthCheck__V3__HealthCheck check_msg
 
 enum stat { TOTAL, OK, FAILED, CACHED, NO_CLUSTER, EMPTY, UNHEALTHY, DEGRADED };
 static const struct weft_scope_item items[] = {
-	{"health_check.request_total", WEFT_COUNTER, "Health checks seen"},
+	{"health_check.request_total", WEFT_COUNTER, "Health checks answered here"},
 	{"health_check.ok", WEFT_COUNTER, "Health checks answered as healthy"},
 	{"health_check.failed", WEFT_COUNTER, "Health checks answered as failed"},
 	{"health_check.cached_response", WEFT_COUNTER, "Health checks answered from memory"},
@@ -156,6 +156,7 @@ static enum weft_flow answer(struct weft_stream *s, const struct conf *conf)
 {
 	struct verdict v = decide(s, conf);
 
+	weft_scope_add(conf->scope, TOTAL, 1);
 	weft_scope_add(conf->scope, v.status / 100 == 2 ? OK : FAILED, 1);
 	if (v.why >= 0)
 		weft_scope_add(conf->scope, (unsigned)v.why, 1);
@@ -182,7 +183,6 @@ static enum weft_flow request_headers(struct weft_stream *s, const struct conf *
 		return WEFT_NEXT;
 	st->asked = true;
 	weft_stream_info(s)->health_check = true;
-	weft_scope_add(conf->scope, TOTAL, 1);
 	st->handling = !conf->pass || weft_local_health_failed() || remembered(conf);
 	if (!st->handling)
 		return WEFT_NEXT;
