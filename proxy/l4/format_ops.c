@@ -195,6 +195,10 @@ void fop_word(const struct fop *op, const struct weft_format_in *in, struct fval
 	switch (op->arg & ~(unsigned)W_SPACES) {
 	case W_NOTHING:
 		break;
+	case W_EMPTY:
+		v->kind = FV_STRING;
+		v->s = "";
+		break;
 	case W_REQUEST_ID:
 		fval_str(v, i->request_id);
 		break;
@@ -239,9 +243,6 @@ void fop_word(const struct fop *op, const struct weft_format_in *in, struct fval
 		break;
 	case W_ROUTE:
 		fval_str(v, i->route_name);
-		break;
-	case W_VHOST:
-		fval_str(v, i->vhost_name);
 		break;
 	case W_CHAIN:
 		fval_str(v, i->filter_chain_name);

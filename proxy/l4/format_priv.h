@@ -87,7 +87,6 @@ enum {
 	W_DOWN_FAILURE,
 	W_SNI,
 	W_ROUTE,
-	W_VHOST,
 	W_CHAIN,
 	W_LOG_TYPE,
 	W_BODY,
@@ -95,6 +94,7 @@ enum {
 	W_LISTENER,
 	W_REQUEST_ID,
 	W_NOTHING,
+	W_EMPTY,
 	W_SPACES = 0x100, /* may have white space */
 };
 

@@ -293,7 +293,7 @@ for _ in range(20):
     s.close()
     ok += 1
 v = records("retry", 20)
-tap.ok(len(v) == 20 and {2} <= {x["n"] for x in v} <= {1, 2} and all(x["f"] == "-" for x in v), "a host that refuses: the other one is tried", v)
+tap.ok(len(v) == 20 and {2} <= {x["n"] for x in v} <= {1, 2} and all(x["f"] in ("-", "DC") for x in v), "a host that refuses: the other one is tried", v)
 for name, flag in (("none", "UH"), ("nowhere", "NC")):
     s = cx(name, False)
     tap.same(rest(s)[0], b"", "%s: closed" % name)
