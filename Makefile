@@ -194,7 +194,7 @@ lint: $(O)/deps.lint ## format, include direction, warnings as errors, scripts, 
 	$(Q)test/lint/size.sh
 	$(Q)docs/gen-reasons.sh --check
 	$(Q)shellcheck -x -S warning -e SC1007 $$(git ls-files '*.sh' .ci/run)
-	$(Q)codespell -L ans,nd,te,rlse $$(git ls-files | grep -v -e '^test/fuzz/corpus/' -e '^LICENSE')
+	$(Q)codespell -L ans,nd,te,rlse,als,upto,pres,protocal,froms $$(git ls-files | grep -v -e '^test/fuzz/corpus/' -e '^LICENSE')
 	$(Q)$(MAKE) --no-print-directory CI=1 BUILD=release O=$(call DIR,lint) all $(TOOLS:$(O)/%=$(call DIR,lint)/%) \
 		$(patsubst $(O)/%,$(call DIR,lint)/%.o,$(UNIT))
 	$(Q)$(if $(LINT_TIDY),test/lint/tidy.sh $(call DIR,lint))
