@@ -5,9 +5,15 @@
 
 #include <ctype.h>
 #include <pcre2.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { REPLACED_MAX = 64 << 10 };
+enum {
+	REPLACED_MAX = 64 << 10,
+	REPEAT_MAX = 1000,
+	JIT_STACK_MIN = 32 << 10,
+	JIT_STACK_MAX = 512 << 10
+};
 
 struct weft_regex {
 	pcre2_code *code;
@@ -27,6 +33,10 @@ static bool thread_ready(void)
 		if (td_context) {
 			pcre2_set_match_limit(td_context, WEFT_REGEX_MATCH_LIMIT);
 			pcre2_set_depth_limit(td_context, WEFT_REGEX_DEPTH_LIMIT);
+			/* long paths need more than the 32 KiB there are without it */
+			pcre2_jit_stack_assign(
+				td_context, NULL,
+				pcre2_jit_stack_create(JIT_STACK_MIN, JIT_STACK_MAX, NULL));
 		}
 	}
 	return td_match && td_context;
@@ -37,17 +47,40 @@ static void regex_free(void *p)
 	pcre2_code_free(p);
 }
 
+/* "{m}", "{m,}", "{m,n}" as it stands at s: its length, 0: it is text. */
+static size_t repeat(const char *s, bool *ret_large)
+{
+	const char *p = s + 1;
+	unsigned long m = strtoul(p, (char **)&p, 10), n = m;
+
+	if (!isdigit((unsigned char)s[1]))
+		return 0;
+	if (*p == ',')
+		n = isdigit((unsigned char)*++p) ? strtoul(p, (char **)&p, 10) : m;
+	if (*p != '}')
+		return 0;
+	*ret_large = m > REPEAT_MAX || n > REPEAT_MAX;
+	return (size_t)(p - s) + 1;
+}
+
 /* The construct that RE2 does not have, or NULL. */
 static const char *foreign(const char *s)
 {
-	bool set = false;
+	bool set = false, large;
+	size_t n;
 
 	for (; *s; s++) {
 		if (*s == '\\' && s[1]) {
 			s++;
+			if (*s == 'Q') { /* text up to \E */
+				const char *end = strstr(s, "\\E");
+
+				s = end ? end + 1 : s + strlen(s) - 1;
+				continue;
+			}
 			if (!set && ((*s >= '1' && *s <= '9') || *s == 'g' || *s == 'k'))
 				return "back-references";
-			if (!set && (*s == 'K' || *s == 'G' || *s == 'R' || *s == 'X'))
+			if (isalpha((unsigned char)*s) && !strchr("aftnrvdDsSwWbBAzpPxE", *s))
 				return "this escape";
 			continue;
 		}
@@ -61,6 +94,15 @@ static const char *foreign(const char *s)
 				s++;
 			if (s[1] == ']')
 				s++;
+			continue;
+		}
+		n = *s == '*' || *s == '+' || *s == '?' ? 1 : *s == '{' ? repeat(s, &large) : 0;
+		if (n) {
+			if (*s == '{' && large)
+				return "repetition of more than 1000";
+			if (s[n] == '+')
+				return "possessive repetition";
+			s += n - 1;
 			continue;
 		}
 		if (*s == '(' && s[1] == '*')
@@ -215,6 +257,14 @@ static size_t substitute(char *dst, const char *subst, const char *s, const PCRE
 	return n;
 }
 
+static size_t next_char(const char *s, size_t n, size_t at)
+{
+	do
+		at++;
+	while (at < n && ((unsigned char)s[at] & 0xc0) == 0x80);
+	return at;
+}
+
 const char *weft_regex_replace(const struct weft_regex *r, const char *subst, const char *s,
 			       size_t n, struct weft_arena *a, size_t *ret_n)
 {
@@ -225,6 +275,7 @@ const char *weft_regex_replace(const struct weft_regex *r, const char *subst, co
 		return NULL;
 	for (pass = 0; pass < 2; pass++) { /* count, then write */
 		size_t at = 0, from = 0;
+		bool any = false;
 
 		len = 0;
 		while (at <= n) {
@@ -237,12 +288,18 @@ const char *weft_regex_replace(const struct weft_regex *r, const char *subst, co
 			if (rc < 0)
 				return NULL;
 			ov = pcre2_get_ovector_pointer(td_match);
+			/* as RE2: nothing where the last match ended is no match */
+			if (any && ov[1] == from) {
+				at = next_char(s, n, from);
+				continue;
+			}
+			any = true;
 			if (out)
 				memcpy(out + len, s + from, ov[0] - from);
 			len += ov[0] - from;
 			len += substitute(out ? out + len : NULL, subst, s, ov);
 			from = ov[1];
-			at = ov[1] > ov[0] ? ov[1] : ov[1] + 1;
+			at = ov[1] > ov[0] ? ov[1] : next_char(s, n, ov[1]);
 			if (len > REPLACED_MAX)
 				return NULL;
 		}
