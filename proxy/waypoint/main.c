@@ -45,7 +45,7 @@ static void files_limit(void)
 
 static int report(const struct waypoint *w, struct weft_errs *errs)
 {
-	once_each(errs);
+	waypoint_errs_once(errs);
 	char text[700];
 	int i;
 

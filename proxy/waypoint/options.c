@@ -24,6 +24,8 @@ enum {
 	OPT_DRAIN_STRATEGY,
 	OPT_USER,
 	OPT_LOG_JSON,
+	OPT_NO_SECCOMP,
+	OPT_LOW_PORTS,
 	OPT_VERSION,
 	OPT_HELP,
 	OPT_NONE, /* Envoy's, accepted where ours behaves so anyway */
@@ -45,6 +47,9 @@ static const struct option words[] = {
 	{"user", required_argument, NULL, OPT_USER},
 	{"log-level", required_argument, NULL, 'l'},
 	{"log-json", no_argument, NULL, OPT_LOG_JSON},
+	{"no-seccomp", no_argument, NULL, OPT_NO_SECCOMP},
+	{"low-ports", no_argument, NULL, OPT_LOW_PORTS},
+	{"output", required_argument, NULL, 'o'},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"disable-hot-restart", no_argument, NULL, OPT_NONE},
@@ -68,6 +73,7 @@ static void print_help(void)
 	     "  weft-waypoint -c FILE [OPTIONS]\n"
 	     "  weft-waypoint --mode validate -c FILE    every error of the file, with its place\n"
 	     "\n"
+	     "  -o, --output text|json    of --mode validate (text)\n"
 	     "  -c, --config-path FILE    bootstrap, YAML or JSON\n"
 	     "  --config-yaml TEXT        bootstrap, or what is merged over the file\n"
 	     "  --mode serve|validate     (serve)\n"
@@ -77,10 +83,14 @@ static void print_help(void)
 	     "  --admin-socket PATH       admin on a unix socket (or admin.address of the "
 	     "bootstrap)\n"
 	     "  --admin-address-path FILE where the admin's address is written\n"
-	     "  --admin-token-file FILE   bearer token that is asked for; needed where admin is TCP\n"
+	     "  --admin-token-file FILE   bearer token that is asked for; needed where admin is "
+	     "TCP\n"
 	     "  --drain-time-s N          how long old connections of a listener may go on (600)\n"
 	     "  --drain-strategy gradual|immediate\n"
 	     "  --user USER|UID           switched to when started as root\n"
+	     "  --low-ports               keep the right to ports under 1024 for listeners that "
+	     "come later\n"
+	     "  --no-seccomp              no system call filter (sanitizers need more calls)\n"
 	     "  -l, --log-level error|warn|info|debug (info)   --log-json\n"
 	     "  --version  --help");
 }
@@ -172,6 +182,17 @@ static int one(struct waypoint_options *o, int opt, const char *s, const char *n
 	case OPT_LOG_JSON:
 		o->log_json = true;
 		return 0;
+	case OPT_NO_SECCOMP:
+		o->no_seccomp = true;
+		return 0;
+	case OPT_LOW_PORTS:
+		o->low_ports = true;
+		return 0;
+	case 'o':
+		if (strcmp(s, "text") && strcmp(s, "json"))
+			return bad("output", "must be text or json", s);
+		o->output_json = *s == 'j';
+		return 0;
 	case OPT_VERSION:
 		puts("weft-waypoint " WEFT_VERSION);
 		return 1;
@@ -199,7 +220,7 @@ int waypoint_options(int argc, char **argv, struct waypoint_options *ret)
 		return 1;
 	}
 	optind = 0;
-	while ((opt = getopt_long(argc, argv, "c:l:", words, &at)) != -1) {
+	while ((opt = getopt_long(argc, argv, "c:l:o:", words, &at)) != -1) {
 		err = one(ret, opt, optarg,
 			  opt >= OPT_YAML && opt <= OPT_REFUSED ? words[at].name : "");
 		if (err)

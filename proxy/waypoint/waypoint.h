@@ -25,6 +25,8 @@ struct waypoint_options {
 	bool no_seccomp;
 	int log_level;
 	bool log_json;
+	bool output_json; /* of --mode validate */
+	bool low_ports;	  /* keep CAP_NET_BIND_SERVICE after the seal */
 };
 /* 0: go on; 1: help or version was printed; -EINVAL: told on stderr. */
 int waypoint_options(int argc, char **argv, struct waypoint_options *ret);
@@ -149,6 +151,10 @@ void waypoint_quit(struct waypoint *w);
 void waypoint_look(struct waypoint *w); /* opens listeners once clusters are there */
 /* Clusters that nobody uses, and ones that are used and not there: warnings with places. */
 void waypoint_semantics(struct waypoint *w, struct weft_errs *warns);
+
+/* ---- validate.c: --mode validate; the exit code */
+int waypoint_validate(struct waypoint *w);
+void waypoint_errs_once(struct weft_errs *e);
 
 /* ---- admin.c */
 struct waypoint_admin *
