@@ -236,13 +236,16 @@ static bool verify(const struct weft_jwt *t, const struct jwk *k)
 	return false;
 }
 
-/* The kind of key decides, not the token: an RSA key never serves as a secret. */
-static bool fits(const struct weft_jwt *t, const struct jwk *k)
+static bool named(const struct weft_jwt *t, const struct jwk *k)
 {
 	if (*t->kid && *k->kid && strcmp(t->kid, k->kid) != 0)
 		return false;
-	if (k->alg)
-		return k->alg == t->alg;
+	return !k->alg || k->alg == t->alg;
+}
+
+/* The kind of key decides, not the token: an RSA key never serves as a secret. */
+static bool fits(const struct weft_jwt *t, const struct jwk *k)
+{
 	return k->kty == t->alg->kty && k->ec_bytes == t->alg->ec_bytes;
 }
 
@@ -251,13 +254,15 @@ enum weft_jwt_status weft_jwt_verify(const struct weft_jwt *t, const struct weft
 	enum weft_jwt_status st = WEFT_JWT_JWKS_MISMATCH;
 
 	for (size_t i = 0; i < k->n; i++) {
+		if (!named(t, &k->v[i]))
+			continue;
+		st = WEFT_JWT_VERIFICATION;
 		if (!fits(t, &k->v[i]))
 			continue;
 		if (k->v[i].kty == JWT_OKP && t->sig_n != ED25519_SIG)
 			return WEFT_JWT_ED25519_LENGTH;
 		if (verify(t, &k->v[i]))
 			return WEFT_JWT_OK;
-		st = WEFT_JWT_VERIFICATION;
 	}
 	return st;
 }

@@ -72,8 +72,7 @@ int weft_base64url_decode(const char *s, size_t n, uint8_t **ret, size_t *ret_n)
 		if (i % 4)
 			out[at++] = (uint8_t)(bits >> (6 - 2 * (i % 4)));
 	}
-	/* one letter says nothing; bits beyond the last byte must be zero: one text a value */
-	if (n % 4 == 1 || (n % 4 && bits & ((1u << (8 - 2 * (n % 4 == 2 ? 2 : 3))) - 1)))
+	if (n % 4 == 1) /* one letter says nothing */
 		goto bad;
 	*ret = out;
 	*ret_n = at;
@@ -206,6 +205,8 @@ static enum weft_jwt_status parse(struct weft_jwt *t, size_t n)
 
 	two = one ? memchr(one + 1, '.', (size_t)(end - one - 1)) : NULL;
 	if (!two || memchr(two + 1, '.', (size_t)(end - two - 1)))
+		return WEFT_JWT_BAD_FORMAT;
+	if (one == t->text || two == one + 1 || two + 1 == end)
 		return WEFT_JWT_BAD_FORMAT;
 	t->header = part(t->text, (size_t)(one - t->text), WEFT_JWT_HEADER_BASE64,
 			 WEFT_JWT_HEADER_JSON, &st);

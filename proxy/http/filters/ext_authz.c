@@ -19,8 +19,15 @@ static void count(const struct authz_state *st, const char *what)
 static void count_cluster(const struct authz_state *st, const char *name, int status)
 {
 	const struct weft_route *r = weft_stream_route(st->s);
+	struct weft_route_in in = {.h = weft_stream_headers(st->s, WEFT_REQUEST),
+				   .info = weft_stream_info(st->s),
+				   .random = weft_stream_random(st->s),
+				   .tls = weft_stream_is_tls(st->s)};
+	const struct weft_weighted *pick;
+	const char *cluster =
+		r && r->action == WEFT_ROUTE_FORWARD ? weft_route_cluster(r, &in, &pick) : NULL;
 	struct weft_wcluster *wc =
-		r && r->cluster ? weft_wcluster_find(weft_stream_worker(st->s), r->cluster) : NULL;
+		cluster ? weft_wcluster_find(weft_stream_worker(st->s), cluster) : NULL;
 
 	if (!wc)
 		return;

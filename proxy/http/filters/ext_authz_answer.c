@@ -96,10 +96,13 @@ static void put(struct weft_arena *a, struct authz_answer *ans, struct authz_cha
 	change(a, c, &one);
 }
 
-static int how_of(const option_msg *m)
+/* Of request headers append alone counts, and is false by default. */
+static int how_of(const option_msg *m, bool request)
 {
+	if (request)
+		return m->append && m->append->value ? AUTHZ_APPEND : AUTHZ_SET;
 	if (m->append)
-		return m->append->value ? AUTHZ_APPEND : AUTHZ_SET;
+		return m->append->value ? AUTHZ_ADD : AUTHZ_SET;
 	switch ((int)m->append_action) {
 	case ENVOY__CONFIG__CORE__V3__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__ADD_IF_ABSENT:
 		return AUTHZ_ADD_ABSENT;
@@ -108,7 +111,7 @@ static int how_of(const option_msg *m)
 	case ENVOY__CONFIG__CORE__V3__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__OVERWRITE_IF_EXISTS_OR_ADD:
 		return AUTHZ_SET;
 	default:
-		return m->has_append_action ? AUTHZ_ADD : AUTHZ_SET;
+		return AUTHZ_ADD;
 	}
 }
 
@@ -129,7 +132,7 @@ static void options(struct weft_arena *a, struct authz_answer *ans, struct authz
 		value_n = h->has_raw_value && h->raw_value.len ? h->raw_value.len : strlen(value);
 		if (local && *h->key == ':')
 			continue;
-		put(a, ans, c, h->key, strlen(h->key), value, value_n, how_of(v[i]));
+		put(a, ans, c, h->key, strlen(h->key), value, value_n, how_of(v[i], !local));
 	}
 }
 
@@ -177,21 +180,20 @@ static bool is_param(const char *s, size_t n, const char *key)
 	return n >= len && !memcmp(s, key, len) && (n == len || s[len] == '=');
 }
 
-static bool replaced(const struct authz_answer *a, const char *s, size_t n)
+/* Which of those to be set it is; n_query_set: none. */
+static size_t set_of(const struct authz_answer *a, const char *s, size_t n)
 {
-	for (size_t i = 0; i < a->n_query_set; i++)
-		if (is_param(s, n, a->query_set[i].key))
-			return true;
-	for (size_t i = 0; i < a->n_query_remove; i++)
-		if (is_param(s, n, a->query_remove[i]))
-			return true;
-	return false;
+	size_t i = 0;
+
+	while (i < a->n_query_set && !is_param(s, n, a->query_set[i].key))
+		i++;
+	return i;
 }
 
-static bool dropped(const struct authz_answer *a, const char *key)
+static bool dropped(const struct authz_answer *a, const char *s, size_t n)
 {
 	for (size_t i = 0; i < a->n_query_remove; i++)
-		if (!strcmp(a->query_remove[i], key))
+		if (is_param(s, n, a->query_remove[i]))
 			return true;
 	return false;
 }
@@ -206,34 +208,51 @@ static void escaped(struct evbuffer *b, const char *s)
 	}
 }
 
+static void param(struct evbuffer *b, const struct authz_pair *p)
+{
+	escaped(b, p->key);
+	evbuffer_add(b, "=", 1);
+	escaped(b, p->value);
+}
+
 void authz_query(const struct authz_answer *a, struct weft_headers *h)
 {
 	const struct weft_header *path = weft_headers_get(h, WEFT_H_PATH);
 	const char *s, *end, *q;
+	size_t n = a->n_query_set, at;
 	struct evbuffer *b;
-	bool first = true;
+	bool first = true, *done;
 
 	if (!path || (!a->n_query_set && !a->n_query_remove))
 		return;
+	done = weft_arena_alloc(h->arena, (n ?: 1) * sizeof(*done));
 	b = evbuffer_new();
 	q = path->value + strcspn(path->value, "?");
 	evbuffer_add(b, path->value, (size_t)(q - path->value));
 	for (s = *q ? q + 1 : q; *s; s = *end ? end + 1 : end) {
 		end = s + strcspn(s, "&");
-		if (end == s || replaced(a, s, (size_t)(end - s)))
+		if (end == s || dropped(a, s, (size_t)(end - s)))
+			continue;
+		at = set_of(a, s, (size_t)(end - s));
+		if (at < n && done[at])
 			continue;
 		evbuffer_add(b, first ? "?" : "&", 1);
-		evbuffer_add(b, s, (size_t)(end - s));
 		first = false;
+		if (at < n)
+			param(b, &a->query_set[at]);
+		else
+			evbuffer_add(b, s, (size_t)(end - s));
+		if (at < n)
+			done[at] = true;
 	}
-	for (size_t i = 0; i < a->n_query_set; i++) {
-		if (dropped(a, a->query_set[i].key))
+	for (size_t i = 0; i < n; i++) {
+		const char *key = a->query_set[i].key;
+
+		if (done[i] || dropped(a, key, strlen(key)))
 			continue;
 		evbuffer_add(b, first ? "?" : "&", 1);
-		escaped(b, a->query_set[i].key);
-		evbuffer_add(b, "=", 1);
-		escaped(b, a->query_set[i].value);
 		first = false;
+		param(b, &a->query_set[i]);
 	}
 	weft_headers_set_id(h, WEFT_H_PATH, (char *)evbuffer_pullup(b, -1), evbuffer_get_length(b));
 	evbuffer_free(b);
@@ -384,7 +403,7 @@ static void http_allowed(struct weft_arena *a, const struct authz_service *sv,
 			    AUTHZ_SET);
 		if (authz_match(&sv->append, f->name, f->name_len, false))
 			put(a, ans, &ans->request, f->name, f->name_len, f->value, f->value_len,
-			    AUTHZ_APPEND);
+			    AUTHZ_ADD);
 		if (authz_match(&sv->client_ok, f->name, f->name_len, false))
 			put(a, ans, &ans->response, f->name, f->name_len, f->value, f->value_len,
 			    AUTHZ_SET);

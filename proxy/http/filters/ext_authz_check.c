@@ -209,9 +209,7 @@ static http_msg *http(struct authz_state *st, const struct weft_headers *h, stru
 	m->host = value(a, h, WEFT_H_AUTHORITY);
 	m->scheme = value(a, h, WEFT_H_SCHEME);
 	m->has_size = true;
-	m->size = *weft_headers_value(h, WEFT_H_CONTENT_LENGTH)
-			  ? atoll(weft_headers_value(h, WEFT_H_CONTENT_LENGTH))
-			  : -1;
+	m->size = (int64_t)info->rx_bytes;
 	m->protocol = (char *)protocol_of(info->protocol);
 	headers(st, m, h, partial);
 	if (!n)

@@ -27,8 +27,6 @@ static int matchers(struct weft_cfg *c, const struct weft_path *at, const char *
 
 		if (weft_strmatch_prepare(c, &pi, m->patterns[i], &v[i]))
 			err = -EINVAL;
-		else if (v[i].kind != WEFT_STR_REGEX)
-			v[i].ignore_case = true; /* names of headers have no case */
 	}
 	return err;
 }

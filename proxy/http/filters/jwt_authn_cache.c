@@ -1,5 +1,5 @@
-/* Tokens whose signature was found good. A table of slots a worker and provider; a newcomer takes
- * its slot. An entry counts only beside the very keys that it was checked with. */
+/* Tokens whose signature was found good, of each worker and provider; the one not used for longest
+ * makes room. An entry counts only beside the very keys that it was checked with. */
 #include "proxy/core/worker.h"
 #include "proxy/http/filters/jwt_authn_priv.h"
 
@@ -13,15 +13,19 @@ struct jwt_life {
 	_Atomic unsigned refs;
 	_Atomic bool gone;
 };
-struct slot {
+struct entry {
+	TAILQ_ENTRY(entry) link; /* the last used one first */
+	struct entry *next;	 /* in its bucket */
+	uint64_t hash;
 	struct weft_jwt *t;
 	struct weft_jwks *keys; /* referenced */
 };
 struct cache {
 	TAILQ_ENTRY(cache) link;
 	struct jwt_life *life; /* which provider: referenced */
-	size_t n;
-	struct slot v[];
+	TAILQ_HEAD(entry_list, entry) used;
+	size_t n, max;
+	struct entry *bucket[]; /* max of them */
 };
 struct caches {
 	TAILQ_HEAD(, cache) all;
@@ -51,19 +55,42 @@ void jwt_life_end(struct jwt_life *l)
 	life_unref(l);
 }
 
-static void slot_done(struct slot *s)
+static struct entry **place_of(struct cache *c, uint64_t hash, const char *s, size_t n)
 {
-	weft_jwt_free(s->t);
-	weft_jwks_unref(s->keys);
-	s->t = NULL;
-	s->keys = NULL;
+	struct entry **at = &c->bucket[hash % c->max];
+
+	while (*at && ((*at)->hash != hash || strlen((*at)->t->text) != n ||
+		       memcmp((*at)->t->text, s, n) != 0))
+		at = &(*at)->next;
+	return at;
+}
+
+static void entry_free(struct cache *c, struct entry **at)
+{
+	struct entry *e = *at;
+
+	*at = e->next;
+	TAILQ_REMOVE(&c->used, e, link);
+	c->n--;
+	weft_jwt_free(e->t);
+	weft_jwks_unref(e->keys);
+	free(e);
+}
+
+static void oldest_free(struct cache *c)
+{
+	struct entry *e = TAILQ_LAST(&c->used, entry_list), **at = &c->bucket[e->hash % c->max];
+
+	while (*at != e)
+		at = &(*at)->next;
+	entry_free(c, at);
 }
 
 static void cache_free(struct caches *all, struct cache *c)
 {
 	TAILQ_REMOVE(&all->all, c, link);
-	for (size_t i = 0; i < c->n; i++)
-		slot_done(&c->v[i]);
+	while (c->n)
+		oldest_free(c);
 	life_unref(c->life);
 	free(c);
 }
@@ -98,17 +125,12 @@ static struct cache *find(struct caches *all, const struct jwt_provider *p)
 	return NULL;
 }
 
-static struct slot *slot_of(const struct caches *all, struct cache *c, const char *s, size_t n)
-{
-	return &c->v[XXH3_64bits_withSeed(s, n, all->seed) % c->n];
-}
-
 const struct weft_jwt *jwt_cache_get(struct weft_worker *w, const struct jwt_provider *p,
 				     const char *token, size_t n, const struct weft_jwks *keys)
 {
 	struct caches *all;
 	struct cache *c;
-	struct slot *s;
+	struct entry *e;
 
 	if (!p->cache_size || n > p->cache_token)
 		return NULL;
@@ -116,11 +138,12 @@ const struct weft_jwt *jwt_cache_get(struct weft_worker *w, const struct jwt_pro
 	c = find(all, p);
 	if (!c)
 		return NULL;
-	s = slot_of(all, c, token, n);
-	if (!s->t || s->keys != keys || strlen(s->t->text) != n ||
-	    memcmp(s->t->text, token, n) != 0)
+	e = *place_of(c, XXH3_64bits_withSeed(token, n, all->seed), token, n);
+	if (!e || e->keys != keys)
 		return NULL;
-	return s->t;
+	TAILQ_REMOVE(&c->used, e, link);
+	TAILQ_INSERT_HEAD(&c->used, e, link);
+	return e->t;
 }
 
 static struct cache *cache_new(struct caches *all, const struct jwt_provider *p)
@@ -133,8 +156,9 @@ static struct cache *cache_new(struct caches *all, const struct jwt_provider *p)
 		if (atomic_load(&c->life->gone))
 			cache_free(all, c);
 	}
-	c = weft_xcalloc(1, sizeof(*c) + p->cache_size * sizeof(c->v[0]));
-	c->n = p->cache_size;
+	c = weft_xcalloc(1, sizeof(*c) + p->cache_size * sizeof(c->bucket[0]));
+	c->max = p->cache_size;
+	TAILQ_INIT(&c->used);
 	c->life = p->life;
 	atomic_fetch_add(&c->life->refs, 1);
 	TAILQ_INSERT_HEAD(&all->all, c, link);
@@ -146,10 +170,20 @@ void jwt_cache_put(struct weft_worker *w, const struct jwt_provider *p, struct w
 {
 	struct caches *all = caches_of(w);
 	size_t n = strlen(t->text);
+	uint64_t hash = XXH3_64bits_withSeed(t->text, n, all->seed);
 	struct cache *c = find(all, p) ?: cache_new(all, p);
-	struct slot *s = slot_of(all, c, t->text, n);
+	struct entry **at = place_of(c, hash, t->text, n), *e;
 
-	slot_done(s);
-	s->t = t;
-	s->keys = weft_jwks_ref(keys);
+	if (*at) /* of keys that are gone */
+		entry_free(c, at);
+	if (c->n == c->max)
+		oldest_free(c);
+	e = weft_xcalloc(1, sizeof(*e));
+	e->hash = hash;
+	e->t = t;
+	e->keys = weft_jwks_ref(keys);
+	e->next = c->bucket[hash % c->max];
+	c->bucket[hash % c->max] = e;
+	TAILQ_INSERT_HEAD(&c->used, e, link);
+	c->n++;
 }

@@ -281,17 +281,15 @@ static void bad(struct jwt_eval *e, const struct jwt_provider *p, enum weft_jwt_
 {
 	struct weft_arena *a = weft_stream_arena(e->s);
 	Google__Protobuf__Value *v;
-	char code[16];
 
-	if (!p || !p->failed_meta)
+	if (!p || !p->failed_meta || st == WEFT_JWT_MISSED)
 		return;
-	snprintf(code, sizeof(code), "%d", weft_jwt_code(st));
 	v = weft_arena_alloc(a, sizeof(*v));
 	weft_message_init(&google__protobuf__value__descriptor, v);
 	v->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE;
 	v->struct_value = weft_arena_alloc(a, sizeof(*v->struct_value));
 	weft_message_init(&google__protobuf__struct__descriptor, v->struct_value);
-	weft_struct_set_string(a, v->struct_value, "code", code);
+	weft_struct_set_number(a, v->struct_value, "code", weft_jwt_code(st));
 	weft_struct_set_string(a, v->struct_value, "message", weft_jwt_text(st));
 	meta_effect(e, p->failed_meta, v);
 }
@@ -336,12 +334,17 @@ static enum weft_jwt_status claims_ok(const struct jwt_eval *e, const struct jwt
 	return WEFT_JWT_OK;
 }
 
-/* The provider of an issuer among several: the first that names it, else the first for any. */
-static const struct jwt_provider *by_issuer(const struct jwt_eval *e, const char *iss)
+/* The provider of an issuer among several: one of the list, else the first that names it, else the
+ * first for any. */
+static const struct jwt_provider *by_issuer(const struct jwt_eval *e, const struct jwt_req *r,
+					    const char *iss)
 {
 	const struct jwt_conf *c = e->conf;
 	const struct jwt_provider *any = NULL;
 
+	for (size_t i = 0; i < r->n_providers; i++)
+		if (*r->providers[i]->issuer && !strcmp(r->providers[i]->issuer, iss))
+			return r->providers[i];
 	for (size_t i = 0; i < c->n_providers; i++) {
 		const struct jwt_provider *p = &c->providers[i];
 
@@ -412,7 +415,7 @@ static int check(struct jwt_eval *e, const struct jwt_req *r, const struct token
 	t = own;
 	st = issuer_ok(r, tok, t->iss) ? WEFT_JWT_OK : WEFT_JWT_UNKNOWN_ISSUER;
 	if (!st && !*p)
-		*p = by_issuer(e, t->iss);
+		*p = by_issuer(e, r, t->iss);
 	if (!st && !*p)
 		st = WEFT_JWT_UNKNOWN_ISSUER;
 	if (!st)

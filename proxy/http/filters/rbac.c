@@ -20,7 +20,8 @@ struct engine {
 	const struct weft_rbac *rules; /* NULL: none */
 	bool shadow;
 	const char *allowed, *denied;	     /* counters in http.PREFIX. */
-	const char *per_policy;		     /* counters' prefix; NULL: not counted */
+	bool per_policy;		     /* is counted */
+	const char *policy_prefix;	     /* of those counters */
 	const char *policy_key, *result_key; /* dynamic metadata */
 };
 struct conf {
@@ -55,8 +56,8 @@ static void names(struct weft_arena *a, struct engine *e, const char *prefix, bo
 	e->denied = weft_arena_printf(a, "rbac.%s%s%sdenied", prefix, dot, kind);
 	e->policy_key = weft_arena_printf(a, "%s%s_effective_policy_id", prefix, meta);
 	e->result_key = weft_arena_printf(a, "%s%s_engine_result", prefix, meta);
-	if (per_policy)
-		e->per_policy = weft_arena_printf(a, "rbac.%s%spolicy.", prefix, dot);
+	e->per_policy = per_policy;
+	e->policy_prefix = weft_arena_printf(a, "rbac.%s%spolicy.", prefix, dot);
 }
 
 static int prepare(struct weft_cfg *c, const struct weft_path *at, const ProtobufCMessage *msg,
@@ -98,20 +99,21 @@ static const Google__Protobuf__Struct *meta_get(const void *ctx, const char *ns)
 	return weft_info_meta_get(ctx, ns);
 }
 
-static bool allowed(struct weft_stream *s, const struct engine *e, const struct weft_rbac_in *in,
-		    struct weft_rbac_out *out)
+/* Rules may be a route's; what is counted and noted goes under the filter's own names. */
+static bool allowed(struct weft_stream *s, const struct engine *by, const struct engine *e,
+		    const struct weft_rbac_in *in, struct weft_rbac_out *out)
 {
 	struct weft_info *info = weft_stream_info(s);
 	struct weft_scope *scope = weft_stream_scope(s);
 	struct weft_arena *a = weft_stream_arena(s);
-	bool ok = weft_rbac_allowed(e->rules, in, out);
+	bool ok = weft_rbac_allowed(by->rules, in, out);
 	Google__Protobuf__Struct *meta = weft_info_meta(info, NAMESPACE);
 
 	weft_scope_add_named(scope, ok ? e->allowed : e->denied, 1);
 	if (out->policy && *out->policy) {
-		if (e->per_policy)
+		if (by->per_policy)
 			weft_scope_add_named(scope,
-					     weft_arena_printf(a, "%s%s.%s%s", e->per_policy,
+					     weft_arena_printf(a, "%s%s.%s%s", e->policy_prefix,
 							       out->policy,
 							       e->shadow ? "shadow_" : "",
 							       ok ? "allowed" : "denied"),
@@ -140,7 +142,7 @@ static enum weft_flow deny(struct weft_stream *s, const char *policy)
 static enum weft_flow headers(struct weft_stream *s, const void *vconf, void *state,
 			      enum weft_dir d, struct weft_headers *h, bool end)
 {
-	const struct conf *conf = vconf;
+	const struct conf *conf = vconf, *own = weft_stream_chain_conf(s, state);
 	const struct weft_info *info = weft_stream_info(s);
 	const struct weft_route *route;
 	struct weft_rbac_out out;
@@ -159,8 +161,8 @@ static enum weft_flow headers(struct weft_stream *s, const void *vconf, void *st
 		.route_meta = route && route->msg ? route->msg->metadata : NULL,
 	};
 	if (conf->shadow.rules)
-		allowed(s, &conf->shadow, &in, &out);
-	if (conf->enforced.rules && !allowed(s, &conf->enforced, &in, &out))
+		allowed(s, &conf->shadow, &own->shadow, &in, &out);
+	if (conf->enforced.rules && !allowed(s, &conf->enforced, &own->enforced, &in, &out))
 		return deny(s, out.policy);
 	return WEFT_NEXT;
 }

@@ -58,8 +58,14 @@ func (s *server) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Che
 				option("x-exists", "over", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS),
 				option("x-not-there", "never", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS),
 				old("x-append", "b", true), old("x-append-none", "b", true), old("x-old-set", "s", false)},
-			HeadersToRemove:         []string{"x-gone", ":path", "host"},
-			ResponseHeadersToAdd:    []*corev3.HeaderValueOption{option("x-resp", "r", corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD)},
+			HeadersToRemove: []string{"x-gone", ":path", "host"},
+			ResponseHeadersToAdd: []*corev3.HeaderValueOption{
+				option("x-resp", "r", corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD),
+				option("x-up1", "add", corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD),
+				option("x-up2", "absent", corev3.HeaderValueOption_ADD_IF_ABSENT), option("x-r2", "absent", corev3.HeaderValueOption_ADD_IF_ABSENT),
+				option("x-up3", "exists", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS), option("x-r3", "exists", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS),
+				option("x-up4", "set", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+				old("x-up5", "b", true), old("x-r5", "b", true), old("x-up6", "b", false)},
 			QueryParametersToSet:    []*corev3.QueryParameter{{Key: "a", Value: "1"}},
 			QueryParametersToRemove: []string{"gone"}}}}, nil
 	case "denied":

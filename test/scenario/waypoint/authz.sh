@@ -134,7 +134,8 @@ class Asked(http.server.BaseHTTPRequestHandler):
         want = self.headers.get("x-authz", "")
         head = [("x-up", "up"), ("x-append", "more"), ("x-client", "c"), ("x-secret", "s"), ("x-meta", "m"),
                 ("x-envoy-auth-headers-to-remove", "x-gone, x-gone2"),
-                ("x-told", json.dumps(sorted(k.lower() for k in self.headers.keys() if k.lower() not in ("user-agent", "accept")))),
+                ("x-told", json.dumps(sorted(k.lower() for k in self.headers.keys() if k.lower() not in (
+                    "user-agent", "accept", "x-envoy-internal", "x-envoy-expected-rq-timeout-ms")))),
                 ("x-told-path", self.path), ("x-told-body", "%d:%s" % (n, body[:20].decode("latin-1"))),
                 ("x-told-partial", self.headers.get("x-envoy-auth-partial-body", "-"))]
         if want == "slow":
@@ -463,7 +464,7 @@ if GO:
     for v in ("ok", "change", "denied", "bare", "broken", "slow", "none"):
         case("grpc " + v, "grpc", path="/x?a=0&gone=1&b=2", headers=[
             ("x-authz", v), ("x-gone", "g"), ("x-append", "a"), ("x-there", "t"), ("x-exists", "e"), ("x-set", "s"), ("x-default", "c"),
-            ("x-old-set", "o")])
+            ("x-old-set", "o")], do=";".join("header=x-up%d:u" % i for i in range(1, 7)))
     case("grpc body", "grpc", 200, path="/x/ctx", method="POST", body=b"hello", headers=[("x-authz", "ok"), ("x-multi", "1"), ("x-multi", "2")])
 case("grpc service away", "dead", 403, path="/x")
 
@@ -491,10 +492,10 @@ for n, p, w, how in cases:
     tap.ok(good, "%s: %s" % (p, n), "weft  %s" % a, "envoy %s" % b, "weft  log %s" % la, "envoy log %s" % lb)
 
 # counters
-NUMBERS = r"(rbac|ext_authz)\.|jwt_authn\.(allowed|denied|cors)"
+NUMBERS = r"^(http\.[^.]*\.(rbac|ext_authz|jwt_authn)\.|n-|cluster\.up\.ext_authz)"
 sa, sb = ({k: v for k, v in s.proxy.stats(NUMBERS).items() if v} for s in sides)
 for k in sorted(set(sa) | set(sb)):
-    if not k.endswith(".timeout"):
+    if not k.endswith((".timeout", "jwks_fetch_failed", "jwks_fetch_success", "jwt_cache_miss")):
         tap.same(sa.get(k), sb.get(k), "counter " + k)
 tap.ok(Asked.count.get("/jwks", 0) <= 4, "keys are fetched once a side", Asked.count)
 
