@@ -430,7 +430,7 @@ static void note_upstream(struct router *r)
 	info->up_local = io->local;
 	info->up_remote = io->remote;
 	info->up_conn_id = io->id;
-	info->up_tls = io->tls;
+	info->up_tls = weft_info_keep_tls(info->arena, io->tls); /* logs may outlive it */
 	info->up_protocol =
 		weft_session_version(r->lease->session) == WEFT_HTTP_2 ? "HTTP/2" : "HTTP/1.1";
 }
