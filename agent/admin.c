@@ -330,6 +330,7 @@ GET_JSON(on_pods, pods_json(a))
 GET_JSON(on_errors, errors_json(a))
 GET_JSON(on_counters, counters_json(a))
 GET_JSON(on_certs, weft_certs_json(a->certs))
+GET_JSON(on_gateways, json_deep_copy(weft_store_status(a->store)))
 GET_JSON(on_health, json_pack("{s:b}", "synced", (int)a->synced))
 
 static const struct {
@@ -344,6 +345,7 @@ static const struct {
 	{"/config/errors", "GET", on_errors},
 	{"/counters", "GET", on_counters},
 	{"/certs", "GET", on_certs},
+	{"/gateways", "GET", on_gateways},
 	{"/healthz", "GET", on_health},
 	{"/pods/add", "POST", on_pod_add},
 	{"/pods/remove", "POST", on_pod_remove},

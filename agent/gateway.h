@@ -146,6 +146,12 @@ void gw_jwt_filter(struct tr *t, struct tr_gateway *g, struct tr_svc *s, void *h
 		   struct gw_clusters *c);
 void gw_custom_filters(struct tr *t, struct tr_gateway *g, struct tr_svc *s, void *hcm,
 		       struct gw_clusters *c);
+bool gw_custom_tcp(struct tr *t, struct tr_gateway *g, struct tr_svc *s);
+bool gw_is_custom(struct tr *t, const struct weft_object *o, const struct tr_gateway *g,
+		  const struct tr_svc *s);
+/* An RBAC of the rules of all policies that ask this provider. */
+void *gw_custom_rules(struct tr *t, const struct tr_gateway *g, const struct tr_svc *s,
+		      const char *provider);
 /* Marks services and Gateways with policies that only a waypoint can enforce. */
 void tr_policies_l7(struct tr *t);
 /* A policy with these targets holds for g (and s). */
@@ -156,3 +162,5 @@ bool gw_targets(struct tr *t, const struct weft_object *o,
 
 /* ---- translate_require.c: destinations that take only their waypoint */
 void tr_require_waypoint(struct tr *t);
+/* By MeshConfig.requireWaypoint; l7: of tr_svc, tr_gateway. */
+bool tr_requires_waypoint(const struct tr *t, bool l7);

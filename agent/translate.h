@@ -45,7 +45,7 @@ struct tr {
 	size_t n_svcs;
 	struct gw_attach *attached; /* routes, by object */
 	size_t n_attached;
-	struct json_t *status; /* of Gateways and routes */
+	struct json_t *status;		 /* of Gateways and routes */
 	struct weft_store_resource *out; /* heap */
 	size_t n_out, cap_out;
 };

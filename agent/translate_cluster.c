@@ -72,6 +72,11 @@ static const char *identity_of(struct tr *t, const Istio__Workload__Workload *w)
 				 w->service_account ? w->service_account : "default");
 }
 
+static bool tunnels(const Istio__Workload__Workload *w)
+{
+	return w->tunnel_protocol == ISTIO__WORKLOAD__WORKLOAD__TUNNEL_PROTOCOL__HBONE;
+}
+
 static void endpoint_add(struct gw_clusters *c, void *locality, const Istio__Workload__Workload *w,
 			 const ProtobufCBinaryData *addr, uint32_t port)
 {
@@ -86,7 +91,7 @@ static void endpoint_add(struct gw_clusters *c, void *locality, const Istio__Wor
 	eb_num(a, sa, "port_value", port);
 	if (w->capacity && w->capacity->has_value)
 		eb_num(a, e, "load_balancing_weight", w->capacity->value);
-	if (w->tunnel_protocol != ISTIO__WORKLOAD__WORKLOAD__TUNNEL_PROTOCOL__HBONE)
+	if (!tunnels(w))
 		return;
 	eb_meta(a, e, "envoy.transport_socket_match", "tunnel", "hbone");
 	eb_meta(a, e, "weft.hbone", "tunnel", "15008");
@@ -121,21 +126,73 @@ static void *assignment_new(struct gw_clusters *c, const char *name)
 	return m;
 }
 
+/* Through the service's own waypoint: one endpoint an address of it, which is told the VIP. */
+static void endpoints_waypoint(struct gw_clusters *c, const struct tr_svc *s, uint32_t port,
+			       void *m)
+{
+	struct weft_arena *a = c->t->a;
+	const ProtobufCBinaryData *vip = &s->s->addresses[0]->address;
+	const struct tr_svc *of = tr_svc_find(c->t, s->gw->ns, s->gw->name);
+	char text[WEFT_IP_TEXT], *authority;
+	struct weft_ip ip = {0};
+	void *locality = NULL;
+
+	weft_ip_from_bytes(vip->data, vip->len, &ip);
+	authority = weft_arena_printf(a, ip.family == 6 ? "[%s]:%u" : "%s:%u",
+				      weft_ip_text(&ip, text, sizeof(text)), port);
+	for (size_t i = 0; i < (of ? of->n_members : s->gw->n_addrs); i++) {
+		const ProtobufCBinaryData *addr = of ? member_addr(of, of->members[i].w) : NULL;
+		const struct weft_ip *at = of ? &ip : &s->gw->addrs[i];
+		void *e, *sa;
+
+		if (of && (!addr || weft_ip_from_bytes(addr->data, addr->len, &ip)))
+			continue;
+		if (!locality)
+			locality = eb_in(a, m, "endpoints");
+		e = eb_in(a, locality, "lb_endpoints");
+		sa = eb_in(a, e, "endpoint.address.socket_address");
+		eb_str(a, sa, "address", weft_ip_text(at, text, sizeof(text)));
+		eb_num(a, sa, "port_value", TR_HBONE_PORT);
+		eb_meta(a, e, "envoy.transport_socket_match", "tunnel", "hbone");
+		eb_meta(a, e, "weft.hbone", "tunnel", "15008");
+		eb_meta(a, e, "weft.hbone", "authority", authority);
+		eb_meta(a, e, "weft.hbone", "identity", s->gw->identity);
+	}
+}
+
+/* What its destinations would refuse from elsewhere goes through the waypoint, and what is asked
+ * to. */
+static bool via_waypoint(const struct gw_clusters *c, const struct tr_svc *s)
+{
+	const char *label = weft_meta_label(s->o->meta, "istio.io/ingress-use-waypoint");
+
+	return s->gw && s->gw != c->g && s->gw2 != c->g && s->s->n_addresses &&
+	       (tr_requires_waypoint(c->t, s->l7) || (label && !strcmp(label, "true")));
+}
+
 /* As node proxies choose: one that is not healthy is not there, unless the service says otherwise.
  */
 static void endpoints_out(struct gw_clusters *c, const struct tr_svc *s,
-			  const Istio__Workload__Port *p, const char *name, const char *source)
+			  const Istio__Workload__Port *p, const char *name, bool own_tls)
 {
+	const char *source = tr_source(c->t, s->o);
 	const Istio__Workload__LoadBalancing *lb = s->s->load_balancing;
 	bool all = lb &&
 		   lb->health_policy == ISTIO__WORKLOAD__LOAD_BALANCING__HEALTH_POLICY__ALLOW_ALL;
 	void *m = assignment_new(c, name), *locality = NULL;
 
+	if (!own_tls && via_waypoint(c, s)) {
+		endpoints_waypoint(c, s, p->service_port, m);
+		gw_out(c->t, c->g, &weft_xds_type_endpoint, name, m, source);
+		return;
+	}
 	for (size_t i = 0; i < s->n_members; i++) {
 		const Istio__Workload__Workload *w = s->members[i].w;
 		const ProtobufCBinaryData *addr = member_addr(s, w);
 		uint32_t port = gw_member_port(&s->members[i], p);
 
+		if (own_tls && tunnels(w)) /* told by tls_usable */
+			continue;
 		if (!addr || !port ||
 		    (!all && w->status == ISTIO__WORKLOAD__WORKLOAD__STATUS__UNHEALTHY))
 			continue;
@@ -160,6 +217,100 @@ static void transport(struct gw_clusters *c, void *m)
 	eb_str(a, match, "name", "hbone");
 	eb_struct(a, match, "match", "tunnel", "hbone");
 	eb_typed(a, eb_in(a, match, "transport_socket"), "envoy.transport_sockets.tls", tls);
+}
+
+/* ---- BackendTLSPolicy: of an application that speaks TLS itself */
+
+static const Weft__Kube__BackendTlsPolicySpec *
+tls_policy(struct tr *t, const struct tr_svc *s, uint32_t port, const struct weft_object **ret)
+{
+	size_t n;
+	const struct weft_object *v = weft_objects_of(t->objs, WEFT_KIND_BACKEND_TLS_POLICY, &n);
+	const Weft__Kube__BackendTlsPolicySpec *whole = NULL;
+
+	for (; n; v++, n--) {
+		const Weft__Kube__BackendTlsPolicySpec *p =
+			((const Weft__Kube__BackendTlsPolicy *)v->msg)->spec;
+
+		if (strcmp(v->ns, s->o->ns) != 0)
+			continue;
+		for (size_t i = 0; i < p->n_target_refs; i++) {
+			const char *name = p->target_refs[i]->section_name;
+
+			if (strcmp(p->target_refs[i]->name, s->o->name) != 0)
+				continue;
+			if ((!name || !*name) && !whole) {
+				whole = p;
+				*ret = v;
+			}
+			for (size_t k = 0; name && *name && k < s->spec->n_ports; k++)
+				if ((uint32_t)s->spec->ports[k]->port == port &&
+				    s->spec->ports[k]->name &&
+				    !strcmp(s->spec->ports[k]->name, name)) {
+					*ret = v; /* the port's own before the whole Service's */
+					return p;
+				}
+		}
+	}
+	return whole;
+}
+
+/* The ca.crt of each ConfigMap, one after the other; NULL: one is missing. */
+static const char *ca_of(struct tr *t, const struct weft_object *o,
+			 const Weft__Kube__BackendTlsValidation *v)
+{
+	const char *all = "";
+
+	for (size_t i = 0; i < v->n_ca_certificate_refs; i++) {
+		const struct weft_object *m = weft_objects_find(
+			t->objs, WEFT_KIND_CONFIG_MAP, o->ns, v->ca_certificate_refs[i]->name);
+		const Weft__Kube__ConfigMap *c = m ? (const Weft__Kube__ConfigMap *)m->msg : NULL;
+		const char *ca = NULL;
+
+		for (size_t k = 0; c && k < c->n_data; k++)
+			if (!strcmp(c->data[k]->key, "ca.crt"))
+				ca = c->data[k]->value;
+		if (!ca)
+			return NULL;
+		all = weft_arena_printf(t->a, "%s%s\n", all, ca);
+	}
+	return all;
+}
+
+/* Told once for each policy that cannot be kept: nothing is sent without the TLS it asks for. */
+static bool tls_usable(struct gw_clusters *c, const struct weft_object *o,
+		       const Weft__Kube__BackendTlsPolicySpec *p)
+{
+	if (!p->validation->n_ca_certificate_refs || ca_of(c->t, o, p->validation))
+		return true;
+	tr_bad(c->t, o, p->validation, "ca_certificate_refs", -1, NULL,
+	       "there is no ConfigMap of that name with ca.crt; nothing is sent to the Service");
+	return false;
+}
+
+static void backend_tls(struct gw_clusters *c, void *m, const struct weft_object *o,
+			const Weft__Kube__BackendTlsPolicySpec *p)
+{
+	struct weft_arena *a = c->t->a;
+	const Weft__Kube__BackendTlsValidation *v = p->validation;
+	void *tls = eb_new(
+		a,
+		&envoy__extensions__transport_sockets__tls__v3__upstream_tls_context__descriptor);
+	void *valid = eb_in(a, tls, "common_tls_context.validation_context");
+	const char *ca = v->n_ca_certificate_refs ? ca_of(c->t, o, v) : NULL;
+
+	eb_str(a, tls, "sni", v->hostname);
+	if (ca)
+		eb_str(a, valid, "trusted_ca.inline_bytes", ca);
+	else
+		trust_system(a, valid);
+	for (size_t i = 0; i < v->n_subject_alt_names; i++)
+		san_is(a, valid, v->subject_alt_names[i]->uri ? "URI" : "DNS",
+		       v->subject_alt_names[i]->uri ? v->subject_alt_names[i]->uri
+						    : v->subject_alt_names[i]->hostname);
+	if (!v->n_subject_alt_names)
+		san_is(a, valid, "DNS", v->hostname);
+	eb_typed(a, eb_in(a, m, "transport_socket"), "envoy.transport_sockets.tls", tls);
 }
 
 /* What HTTP the application speaks. */
@@ -212,10 +363,13 @@ const char *gw_cluster(struct gw_clusters *c, struct tr_svc *s, uint32_t port)
 	const Istio__Workload__Port *p = gw_port(s, port);
 	const char *source = tr_source(c->t, s->o), *name;
 	bool own = s->gw == c->g || s->gw2 == c->g;
+	const struct weft_object *policy_of = NULL;
+	const Weft__Kube__BackendTlsPolicySpec *policy;
 	void *m;
 
 	if (!p)
 		return NULL;
+	policy = tls_policy(c->t, s, port, &policy_of);
 	if (own)
 		name = weft_arena_printf(c->t->a, "inbound-vip|%u|%s|%s", port,
 					 gw_is_http(p) ? "http" : "tcp", s->s->hostname);
@@ -224,10 +378,16 @@ const char *gw_cluster(struct gw_clusters *c, struct tr_svc *s, uint32_t port)
 	if (known(c, name))
 		return name;
 	m = cluster_new(c, name);
-	transport(c, m);
+	if (policy)
+		backend_tls(c, m, policy_of, policy);
+	else
+		transport(c, m);
 	protocol(c, m, p);
 	gw_out(c->t, c->g, &weft_xds_type_cluster, name, m, source);
-	endpoints_out(c, s, p, name, source);
+	if (policy && !tls_usable(c, policy_of, policy))
+		gw_out(c->t, c->g, &weft_xds_type_endpoint, name, assignment_new(c, name), source);
+	else
+		endpoints_out(c, s, p, name, policy != NULL);
 	return name;
 }
 

@@ -299,13 +299,35 @@ static void own_workload(struct tr *t, struct tr_gateway *g)
 	tr_out(t, &weft_xds_type_address, w->uid, &m->base, aliases, tr_source(t, g->o));
 }
 
+/* TLS of an application inside HBONE is not made: its pods in the mesh get nothing. */
+static void tls_targets(struct tr *t, const struct weft_object *o)
+{
+	const Weft__Kube__BackendTlsPolicySpec *p =
+		((const Weft__Kube__BackendTlsPolicy *)o->msg)->spec;
+
+	for (size_t i = 0; i < p->n_target_refs; i++) {
+		const struct tr_svc *s = tr_svc_find(t, o->ns, p->target_refs[i]->name);
+
+		for (size_t k = 0; s && k < s->n_members; k++)
+			if (s->members[k].w->tunnel_protocol ==
+			    ISTIO__WORKLOAD__WORKLOAD__TUNNEL_PROTOCOL__HBONE) {
+				tr_bad(t, o, p, "target_refs", (int)i, NULL,
+				       "Pod %.60s/%.60s is in the mesh, where TLS of its own "
+				       "inside "
+				       "HBONE is not supported; it is left out",
+				       s->members[k].w->namespace_, s->members[k].w->name);
+				break;
+			}
+	}
+}
+
 void tr_gateways_out(struct tr *t)
 {
 	size_t n;
 	const struct weft_object *v = weft_objects_of(t->objs, WEFT_KIND_BACKEND_TLS_POLICY, &n);
 
 	for (; n; v++, n--)
-		tr_bad(t, v, v->msg, NULL, -1, NULL, "BackendTLSPolicy is not acted on");
+		tls_targets(t, v);
 	for (size_t i = 0; i < t->n_gateways; i++) {
 		struct tr_gateway *g = &t->gateways[i];
 

@@ -399,7 +399,7 @@ static size_t n_and(const void *m)
 static void rule(struct tr *t, void *rbac, const struct weft_object *o, size_t index, bool http)
 {
 	const Weft__Kube__AuthorizationRule *r = spec_of(o)->rules[index];
-	bool deny = spec_of(o)->action != ALLOW, never = false;
+	bool deny = (int)spec_of(o)->action != ALLOW, never = false;
 	struct side perm = permission, prin = principal;
 	void *policy = eb_new(t->a, &envoy__config__rbac__v3__policy__descriptor), *e;
 
@@ -498,6 +498,29 @@ static void add_filter(struct tr *t, const struct tr_gateway *g, const struct tr
 		 http ? "envoy.filters.http.rbac" : "envoy.filters.network.rbac", f);
 }
 
+bool gw_is_custom(struct tr *t, const struct weft_object *o, const struct tr_gateway *g,
+		  const struct tr_svc *s)
+{
+	const Spec *p = spec_of(o);
+
+	return (int)p->action == CUSTOM && !dry_run(o) &&
+	       gw_targets(t, o, p->target_ref, p->target_refs, p->n_target_refs, g, s);
+}
+
+void *gw_custom_rules(struct tr *t, const struct tr_gateway *g, const struct tr_svc *s,
+		      const char *provider)
+{
+	const struct selected all = select_policies(t, g, s, CUSTOM, false);
+	struct selected mine = {0};
+	void *rbac = eb_new(t->a, &envoy__config__rbac__v3__rbac__descriptor);
+
+	for (size_t i = 0; i < all.n; i++)
+		if (!strcmp(spec_of(all.v[i])->provider->name, provider))
+			TR_ADD(t, mine.v, mine.n, all.v[i]);
+	rules_into(t, rbac, &mine, "DENY", true);
+	return rbac;
+}
+
 void gw_policy_filters(struct tr *t, struct tr_gateway *g, struct tr_svc *s, void *hcm,
 		       struct gw_clusters *c)
 {
@@ -509,6 +532,14 @@ void gw_policy_filters(struct tr *t, struct tr_gateway *g, struct tr_svc *s, voi
 
 void gw_policy_filters_tcp(struct tr *t, struct tr_gateway *g, struct tr_svc *s, void *chain)
 {
+	if (gw_custom_tcp(t, g, s)) {
+		void *f = eb_new(t->a,
+				 &envoy__extensions__filters__network__rbac__v3__rbac__descriptor);
+
+		eb_str(t->a, f, "rules.action", "ALLOW");
+		eb_str(t->a, f, "stat_prefix", "custom.");
+		eb_typed(t->a, eb_in(t->a, chain, "filters"), "envoy.filters.network.rbac", f);
+	}
 	add_filter(t, g, s, chain, false, AUDIT);
 	add_filter(t, g, s, chain, false, DENY);
 	add_filter(t, g, s, chain, false, ALLOW);

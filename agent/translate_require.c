@@ -9,7 +9,7 @@
 
 typedef Istio__Security__Match Match;
 
-static bool wanted(const struct tr *t, bool l7)
+bool tr_requires_waypoint(const struct tr *t, bool l7)
 {
 	const Weft__Kube__MeshConfigSpec *c = t->config;
 	int how = c && c->has_require_waypoint
@@ -117,9 +117,9 @@ static void pod(struct tr *t, struct tr_pod *p)
 void tr_require_waypoint(struct tr *t)
 {
 	for (size_t i = 0; i < t->n_svcs; i++)
-		if (t->svcs[i].gw && wanted(t, t->svcs[i].l7))
+		if (t->svcs[i].gw && tr_requires_waypoint(t, t->svcs[i].l7))
 			service(t, &t->svcs[i]);
 	for (size_t i = 0; i < t->n_pods; i++)
-		if (t->pods[i].live && t->pods[i].gw && wanted(t, t->pods[i].gw->l7))
+		if (t->pods[i].live && t->pods[i].gw && tr_requires_waypoint(t, t->pods[i].gw->l7))
 			pod(t, &t->pods[i]);
 }

@@ -246,9 +246,9 @@ static void check_waypoint(struct together *t, const struct ref *r)
 		return;
 	if (!ns)
 		ns = r->o->kind->id == WEFT_KIND_NAMESPACE ? r->o->name : r->o->ns;
-	if (!exists(t, WEFT_KIND_SERVICE, ns, name))
+	if (!exists(t, WEFT_KIND_GATEWAY, ns, name) && !exists(t, WEFT_KIND_SERVICE, ns, name))
 		tell(t, WEFT_FOUND_WARNING, r, label_at(r, key), &path,
-		     "there is no Service %.63s/%.63s to be the waypoint; until there is, what "
+		     "there is no Gateway %.63s/%.63s to be the waypoint; until there is, what "
 		     "goes "
 		     "through it is refused",
 		     ns, name);
@@ -261,12 +261,33 @@ static void check_target(struct together *t, const struct ref *r, struct weft_ma
 	    !exists(t, WEFT_KIND_SERVICE, r->o->ns, ref->name))
 		tell(t, WEFT_FOUND_REFERENCE, r, k, path, "there is no Service %.63s/%.63s",
 		     r->o->ns, ref->name);
+	if (ref->kind && ref->name && !strcmp(ref->kind, "Gateway") &&
+	    !exists(t, WEFT_KIND_GATEWAY, r->o->ns, ref->name))
+		tell(t, WEFT_FOUND_WARNING, r, k, path,
+		     "there is no Gateway %.63s/%.63s: the policy holds nowhere", r->o->ns,
+		     ref->name);
+	if (ref->kind && !strcmp(ref->kind, "ServiceEntry"))
+		tell(t, WEFT_FOUND_WARNING, r, k, path,
+		     "there are no ServiceEntries: the policy holds nowhere");
 }
 
 static void check_policy(struct together *t, const struct ref *r)
 {
 	const Weft__Kube__AuthorizationPolicySpec *s =
 		((const Weft__Kube__AuthorizationPolicy *)r->o->msg)->spec;
+	const struct weft_path up = {NULL, "spec", -1}, one = {&up, "targetRef", -1};
+
+	if (s->target_ref)
+		check_target(t, r, at(r, s, "target_ref", -1), &one, s->target_ref);
+	for (size_t i = 0; i < s->n_target_refs; i++)
+		check_target(t, r, at(r, s, "target_refs", (int)i),
+			     &(struct weft_path){&up, "targetRefs", (int)i}, s->target_refs[i]);
+}
+
+static void check_tokens(struct together *t, const struct ref *r)
+{
+	const Weft__Kube__RequestAuthenticationSpec *s =
+		((const Weft__Kube__RequestAuthentication *)r->o->msg)->spec;
 	const struct weft_path up = {NULL, "spec", -1}, one = {&up, "targetRef", -1};
 
 	if (s->target_ref)
@@ -341,6 +362,9 @@ static void check_references(struct together *t)
 			break;
 		case WEFT_KIND_AUTHORIZATION_POLICY:
 			check_policy(t, r);
+			break;
+		case WEFT_KIND_REQUEST_AUTHENTICATION:
+			check_tokens(t, r);
 			break;
 		default:
 			break;

@@ -497,6 +497,46 @@ static void check_cert_ttl(struct check *c, const Weft__Kube__MeshConfigSpec *s,
 	check_bad(c, check_at(c, s, "cert_ttl", -1), &at, "must be 10s..8784h, is %s", text);
 }
 
+static void check_authorizer(struct check *c, const struct weft_path *at, const void *m,
+			     const char *service, int32_t port, const char *status)
+{
+	const char *slash = service ? strchr(service, '/') : NULL;
+	int code = status ? check_port_text(status) : 403;
+
+	check_required(c, at, m, "service", "service", service);
+	if (service && *service && !check_hostname(slash ? slash + 1 : service, false))
+		check_bad(c, check_at(c, m, "service", -1), &(struct weft_path){at, "service", -1},
+			  "must be HOST or NAMESPACE/HOST, is \"%.80s\"", service);
+	check_number(c, at, m, "port", "port", port, 1, 65535);
+	if (code < 200 || code > 599)
+		check_bad(c, check_at(c, m, "status_on_error", -1),
+			  &(struct weft_path){at, "statusOnError", -1},
+			  "must be 200..599, is \"%.20s\"", status);
+}
+
+static void check_provider(struct check *c, const struct weft_path *at,
+			   Weft__Kube__MeshExtensionProvider *const *v, size_t i)
+{
+	const struct weft_path http = {at, "envoyExtAuthzHttp", -1};
+	const struct weft_path grpc = {at, "envoyExtAuthzGrpc", -1};
+	const Weft__Kube__ExtAuthzHttp *h = v[i]->envoy_ext_authz_http;
+	const Weft__Kube__ExtAuthzGrpc *g = v[i]->envoy_ext_authz_grpc;
+
+	check_required(c, at, v[i], "name", "name", v[i]->name);
+	for (size_t k = 0; k < i; k++)
+		if (v[i]->name && v[k]->name && !strcmp(v[i]->name, v[k]->name))
+			check_bad(c, check_at(c, v[i], "name", -1),
+				  &(struct weft_path){at, "name", -1}, "\"%.60s\" is given twice",
+				  v[i]->name);
+	if (!h == !g)
+		check_bad(c, check_at(c, v[i], NULL, -1), at,
+			  "must have one of envoyExtAuthzHttp, envoyExtAuthzGrpc");
+	if (h)
+		check_authorizer(c, &http, h, h->service, h->port, h->status_on_error);
+	if (g)
+		check_authorizer(c, &grpc, g, g->service, g->port, g->status_on_error);
+}
+
 void check_mesh_config(struct check *c)
 {
 	const Weft__Kube__MeshConfigSpec *s = ((const Weft__Kube__MeshConfig *)c->o->msg)->spec;
@@ -516,9 +556,9 @@ void check_mesh_config(struct check *c)
 			  "must be at most 63 letters, digits and -_. inside, is \"%.80s\"",
 			  s->network);
 	check_cert_ttl(c, s, &up);
-	if (s->n_extension_providers)
-		check_refused(c, &up, s, "extension_providers", "extensionProviders",
-			      "no external authorizer is asked");
+	for (size_t i = 0; i < s->n_extension_providers; i++)
+		check_provider(c, &(struct weft_path){&up, "extensionProviders", (int)i},
+			       s->extension_providers, i);
 	for (size_t i = 0; i < s->n_excluded_namespaces; i++) {
 		const struct weft_path at = {&up, "excludedNamespaces", (int)i};
 

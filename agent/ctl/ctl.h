@@ -37,6 +37,7 @@ char *weft_ctl_join(const json_t *array, const char *sep); /* strings; malloc'ed
 
 int weft_ctl_check(struct weft_ctl *c);
 int weft_ctl_status(struct weft_ctl *c);
+int weft_ctl_gateways(struct weft_ctl *c); /* status gateways, status routes */
 int weft_ctl_pod(struct weft_ctl *c);
 int weft_ctl_dump(struct weft_ctl *c);
 int weft_ctl_validate(struct weft_ctl *c);

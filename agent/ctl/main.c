@@ -13,8 +13,10 @@ static const struct {
 } commands[] = {
 	{"check", "", "what this machine can do, and whether agent and proxy answer",
 	 F_JSON | F_CHECK, weft_ctl_check},
-	{"status", "", "agent, proxy, configuration, pods, certificates, counters", F_JSON,
-	 weft_ctl_status},
+	{"status", "[gateways|routes]",
+	 "agent, proxy, configuration, pods, certificates, counters; conditions of Gateways, of "
+	 "routes",
+	 F_JSON, weft_ctl_status},
 	{"pod",
 	 "add NS/NAME --netns PATH [--ip IP]... [--sa SA] [--label K=V]... | remove NS/NAME | list",
 	 "enrolled pods of this node", F_JSON | F_POD, weft_ctl_pod},

@@ -143,15 +143,13 @@ static void print_counters(const json_t *c)
 int weft_ctl_status(struct weft_ctl *c)
 {
 	json_t *s, *p = NULL;
-	int r = weft_ctl_ask(c, "admin.sock", "GET", "/status", NULL, &s);
+	int r;
 
+	if (c->n_args)
+		return weft_ctl_gateways(c);
+	r = weft_ctl_ask(c, "admin.sock", "GET", "/status", NULL, &s);
 	if (r)
 		return r;
-	if (c->n_args) {
-		json_decref(s);
-		fprintf(stderr, "weftctl: status takes no argument\n");
-		return 2;
-	}
 	weft_ctl_try(c, "proxy/admin.sock", "/status", &p);
 	if (c->json) {
 		json_object_set_new(s, "proxy_status", p ? p : json_null());
