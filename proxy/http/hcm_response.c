@@ -1,6 +1,8 @@
 /* Answers' heads on their way to the client. */
 #include "proxy/http/stream_priv.h"
 
+#include "proxy/l4/local_health.h"
+
 #include <string.h>
 
 #define SERVER(x)                                                                                  \
@@ -61,6 +63,9 @@ static void look_last(struct weft_stream *s, bool tunnel)
 	if (c->conf->max_requests && c->drain == HCM_OPEN &&
 	    weft_session_total(c->session) >= c->conf->max_requests) {
 		hcm_count(c, WEFT_HTTP_downstream_cx_max_requests_reached);
+		weft_hcm_drain_begin(c);
+	} else if (c->drain == HCM_OPEN && weft_local_health_failed()) {
+		hcm_count(c, WEFT_HTTP_downstream_cx_drain_close);
 		weft_hcm_drain_begin(c);
 	} else if (c->soft) {
 		c->soft = false;

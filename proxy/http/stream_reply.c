@@ -156,7 +156,6 @@ enum weft_flow weft_stream_answer(struct weft_stream *s, const struct weft_reply
 	weft_stream_drop_holds(s, WEFT_RESPONSE);
 	s->head[WEFT_RESPONSE] = make_head(s, a, &t);
 	s->trailers[WEFT_RESPONSE] = NULL;
-	s->info.status = weft_headers_status(s->head[WEFT_RESPONSE]);
 	s->resp_end = true;
 	s->resp_head_end = !t.n || s->is_head;
 	if (!s->resp_head_end) {

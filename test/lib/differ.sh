@@ -17,6 +17,7 @@
 DIFFER_SKIP=${DIFFER_SKIP:-'date|x-envoy-upstream-service-time|x-request-id'}
 declare -A DIFFER_PORT DIFFER_PORT2
 DIFFER_UP=
+DIFFER_WEFT_ARGS=() # more options for weft-waypoint
 
 differ_port() { # a free port of loopback
 	python3 -c 'import socket
@@ -70,7 +71,7 @@ differ_start() { # FILE
 			"$1" >"$MESH_W/$p.yaml"
 	done
 	differ_spawn weft "$MESH_BIN/weft-waypoint" -c "$MESH_W/weft.yaml" --concurrency 1 --service-cluster differ --service-node differ \
-		${DIFFER_WEFT_ARGS:-} ${MESH_SAN:+--no-seccomp}
+		"${DIFFER_WEFT_ARGS[@]}" ${MESH_SAN:+--no-seccomp}
 	differ_spawn envoy "$ENVOY" -c "$MESH_W/envoy.yaml" --concurrency 1 -l "${DIFFER_LEVEL:-warn}" --disable-hot-restart --base-id "$RANDOM" \
 		--service-cluster differ --service-node differ
 	for p in weft envoy; do mesh_wait 20 "$p" differ_ready "$p" || mesh_fail_logs "$p"; done
