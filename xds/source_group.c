@@ -57,7 +57,7 @@ static void give(struct weft_xds_watch *w, struct weft_xds_reply *r,
 		copy.msg = weft_wire_unpack(copy.arena, r->type->type->desc, up->bytes, up->n,
 					    false, &err);
 		if (copy.msg)
-			w->sink->apply(w->owner, r, &copy, 1, NULL, 0);
+			w->sink->apply(w->owner, r, &copy, 1, gone, n_gone);
 		weft_arena_free(copy.arena);
 	} else {
 		w->sink->apply(w->owner, r, up, n_up, gone, n_gone);

@@ -303,6 +303,20 @@ static void call(struct weft_xds_reply *r, const struct batch *b, const char *co
 		weft_xds_held_clear(weft_xds_held_find(t, gone[i]));
 }
 
+/* Of the type's resources those that the server no longer has. delta: it has sent all it has, so
+ * what it was not told of and did not send is gone. State of the world: of whole types, what the
+ * response has not is gone. */
+static size_t absent(const struct xtype *t, bool delta, const char **gone)
+{
+	struct xheld *h, *tmp;
+	size_t n = 0;
+
+	HASH_ITER (hh, t->held, h, tmp)
+		if (h->version && (delta ? h->unsure : h->round != t->round))
+			gone[n++] = h->name;
+	return n;
+}
+
 /* Resources [from, to) of p; with the last ones go the removals. */
 static void apply_batch(struct weft_xds_reply *r, const struct xresponse *p, const char *version,
 			size_t from, size_t to)
@@ -316,12 +330,14 @@ static void apply_batch(struct weft_xds_reply *r, const struct xresponse *p, con
 	b.hash = weft_xcalloc(n, sizeof(*b.hash));
 	for (size_t i = from; i < to; i++)
 		take(r, &b, p->up.v[i], version, i);
-	if (to == p->up.n && p->gone.n) {
-		gone = weft_xcalloc(p->gone.n, sizeof(*gone));
+	if (to == p->up.n) {
+		gone = weft_xcalloc(p->gone.n + HASH_COUNT(r->type->held) + 1, sizeof(*gone));
 		for (size_t i = 0; i < p->gone.n; i++)
 			if (text(b.a, p->gone.v[i], &gone[n_gone]) &&
 			    weft_xds_held_find(r->type, gone[n_gone]))
 				n_gone++;
+		if (!r->type->stream->conf.delta && r->type->type->whole && !r->unnamed)
+			n_gone += absent(r->type, false, gone + n_gone);
 	}
 	call(r, &b, gone, n_gone);
 	weft_arena_free(b.a);
@@ -362,18 +378,12 @@ void weft_xds_stream_remove(struct xtype *t, const char *const *names, size_t n)
 		weft_xds_stream_send(t->stream);
 }
 
-/* delta: the server has sent all it has, so what it was not told of and did not send is gone.
- * State of the world: of whole types, what the response has not is gone. */
-static void remove_absent(struct weft_xds_reply *r, bool delta)
+static void remove_absent(struct weft_xds_reply *r)
 {
 	struct xtype *t = r->type;
 	const char **gone = weft_xcalloc(HASH_COUNT(t->held) + 1, sizeof(*gone));
-	struct xheld *h, *tmp;
-	size_t n = 0;
+	size_t n = absent(t, true, gone);
 
-	HASH_ITER (hh, t->held, h, tmp)
-		if (h->version && (delta ? h->unsure : h->round != t->round))
-			gone[n++] = h->name;
 	if (n)
 		call(r, &(struct batch){0}, gone, n);
 	free(gone);
@@ -454,9 +464,7 @@ static void apply(struct xtype *t, const struct xresponse *p, const char *versio
 	t->round++;
 	apply_all(r, p, version);
 	if (s->conf.delta && t->syncing && !more)
-		remove_absent(r, true);
-	else if (!s->conf.delta && t->type->whole && !r->unnamed)
-		remove_absent(r, false);
+		remove_absent(r);
 	if (!more)
 		t->syncing = false;
 	first_state(t, !more, !r->nacks);
