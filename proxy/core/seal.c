@@ -199,6 +199,36 @@ static int allow_sockets(scmp_filter_ctx ctx)
 	return err;
 }
 
+/* Access logs, watched folders and unix sockets of listeners that come later. */
+static int allow_files(scmp_filter_ctx ctx)
+{
+	static const int calls[] = {SCMP_SYS(inotify_init1),	SCMP_SYS(inotify_add_watch),
+				    SCMP_SYS(inotify_rm_watch), SCMP_SYS(unlink),
+				    SCMP_SYS(unlinkat),		SCMP_SYS(chmod),
+				    SCMP_SYS(fchmod),		SCMP_SYS(fchmodat)};
+	static const unsigned domains[] = {AF_INET, AF_INET6};
+	const struct scmp_arg_cmp append =
+		SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_APPEND | O_TRUNC, O_WRONLY | O_APPEND);
+	const struct scmp_arg_cmp pipe_size = SCMP_A1(SCMP_CMP_EQ, F_SETPIPE_SZ);
+	const uint64_t type_bits = 0xffffffff & ~(uint64_t)(SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int err = 0;
+
+	for (size_t i = 0; !err && i < sizeof(calls) / sizeof(calls[0]); i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
+	for (size_t i = 0; !err && i < sizeof(domains) / sizeof(domains[0]); i++) {
+		struct scmp_arg_cmp args[] = {
+			SCMP_A0(SCMP_CMP_EQ, domains[i]),
+			SCMP_A1(SCMP_CMP_MASKED_EQ, type_bits, SOCK_STREAM),
+			SCMP_A2(SCMP_CMP_EQ, IPPROTO_MPTCP),
+		};
+
+		err = allow_if(ctx, SCMP_SYS(socket), 3, args);
+	}
+	if (!err)
+		err = allow_if(ctx, SCMP_SYS(fcntl), 1, &pipe_size);
+	return err ? err : allow_if(ctx, SCMP_SYS(openat), 1, &append);
+}
+
 static int allow_with_arguments(scmp_filter_ctx ctx)
 {
 	const uint64_t new_spaces = CLONE_NEWCGROUP | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWNS |
@@ -248,7 +278,7 @@ static int allow_with_arguments(scmp_filter_ctx ctx)
 	return err ? err : allow_sockets(ctx);
 }
 
-static int filter_load(struct weft_err *reterr)
+static int filter_load(bool files, struct weft_err *reterr)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int err = ctx ? 0 : -ENOMEM;
@@ -264,6 +294,8 @@ static int filter_load(struct weft_err *reterr)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, plain_calls[i], 0);
 	if (!err)
 		err = allow_with_arguments(ctx);
+	if (!err && files)
+		err = allow_files(ctx);
 	if (!err)
 		err = seccomp_load(ctx);
 	seccomp_release(ctx);
@@ -281,12 +313,48 @@ static int user_switch(const struct weft_seal_conf *conf, struct weft_err *reter
 	capng_clear(CAPNG_SELECT_BOUNDS);
 	if (capng_apply(CAPNG_SELECT_BOUNDS))
 		return weft_fail(reterr, NULL, EPERM, "cannot drop the capability bounding set");
+	if ((conf->low_ports || conf->net_admin) && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+		return weft_fail(reterr, NULL, errno, "capabilities cannot be kept: %s",
+				 strerror(errno));
 	if (setgroups(0, NULL) || setresgid(conf->gid, conf->gid, conf->gid) ||
 	    setresuid(conf->uid, conf->uid, conf->uid))
 		return weft_fail(reterr, NULL, errno, "cannot become uid %u gid %u: %s", conf->uid,
 				 conf->gid, strerror(errno));
 	if (!setuid(0) || !seteuid(0))
 		return weft_fail(reterr, NULL, EPERM, "root could be had back after the switch");
+	return 0;
+}
+
+/* Drops what is not to be kept; then looks. */
+static int caps_drop(const struct weft_seal_conf *conf, struct weft_err *reterr)
+{
+	const struct {
+		bool want;
+		unsigned cap;
+	} keep[] = {{conf->low_ports, CAP_NET_BIND_SERVICE}, {conf->net_admin, CAP_NET_ADMIN}};
+	unsigned kept = 0, cap;
+	size_t i;
+
+	if (capng_get_caps_process())
+		return weft_fail(reterr, NULL, EPERM, "cannot read this process's capabilities");
+	for (i = 0; i < sizeof(keep) / sizeof(keep[0]); i++)
+		if (keep[i].want && capng_have_capability(CAPNG_PERMITTED, keep[i].cap))
+			kept |= 1U << keep[i].cap;
+	capng_clear(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT);
+	for (i = 0; i < sizeof(keep) / sizeof(keep[0]); i++)
+		if (kept & 1U << keep[i].cap)
+			capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, keep[i].cap);
+	if (capng_apply(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT))
+		return weft_fail(reterr, NULL, EPERM, "cannot drop capabilities");
+	if (capng_get_caps_process())
+		return weft_fail(reterr, NULL, EPERM, "cannot read this process's capabilities");
+	for (cap = 0; cap <= CAP_LAST_CAP; cap++)
+		if ((cap >= 32 || !(kept & 1U << cap)) &&
+		    (capng_have_capability(CAPNG_PERMITTED, cap) ||
+		     capng_have_capability(CAPNG_EFFECTIVE, cap) ||
+		     capng_have_capability(CAPNG_INHERITABLE, cap)))
+			return weft_fail(reterr, NULL, EPERM,
+					 "capabilities are left after dropping all");
 	return 0;
 }
 
@@ -297,7 +365,7 @@ int weft_seal(const struct weft_seal_conf *conf, struct weft_err *reterr)
 
 	if (capng_get_caps_process())
 		return weft_fail(reterr, NULL, EPERM, "cannot read this process's capabilities");
-	if (!geteuid() || !getuid()) {
+	if ((!geteuid() || !getuid()) && !conf->keep_root) {
 		err = user_switch(conf, reterr);
 		if (err)
 			return err;
@@ -307,12 +375,8 @@ int weft_seal(const struct weft_seal_conf *conf, struct weft_err *reterr)
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return weft_fail(reterr, NULL, errno, "cannot seal the process: %s",
 				 strerror(errno));
-	if (capng_get_caps_process())
-		return weft_fail(reterr, NULL, EPERM, "cannot read this process's capabilities");
-	capng_clear(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT);
-	if (capng_apply(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT))
-		return weft_fail(reterr, NULL, EPERM, "cannot drop capabilities");
-	if (capng_get_caps_process() || capng_have_capabilities(CAPNG_SELECT_CAPS) != CAPNG_NONE)
-		return weft_fail(reterr, NULL, EPERM, "capabilities are left after dropping all");
-	return conf->no_seccomp ? 0 : filter_load(reterr);
+	err = caps_drop(conf, reterr);
+	if (err || conf->no_seccomp)
+		return err;
+	return filter_load(conf->files, reterr);
 }

@@ -1,7 +1,6 @@
 /* weft-waypoint. Order of start: options, bootstrap (everything checked before anything runs),
  * managers, workers, clusters, then listeners. */
 #include "proxy/core/log.h"
-#include "proxy/core/seal.h"
 #include "proxy/core/version.h"
 #include "proxy/l4/als.h"
 #include "proxy/waypoint/waypoint.h"
@@ -45,10 +44,10 @@ static void files_limit(void)
 
 static int report(const struct waypoint *w, struct weft_errs *errs)
 {
-	waypoint_errs_once(errs);
 	char text[700];
 	int i;
 
+	waypoint_errs_once(errs);
 	for (i = 0; i < errs->n; i++)
 		fprintf(stderr, "%s\n", weft_err_text(&errs->v[i], text, sizeof(text)));
 	if (errs->dropped)
@@ -59,19 +58,6 @@ static int report(const struct waypoint *w, struct weft_errs *errs)
 }
 
 /* ---- serving */
-static void on_term(evutil_socket_t sig, short what, void *arg)
-{
-	struct waypoint *w = arg;
-
-	weft_log(WEFT_LOG_INFO, "signal=%s", sig == SIGTERM ? "SIGTERM" : "SIGINT");
-	waypoint_quit(w);
-}
-
-static void on_usr1(evutil_socket_t sig, short what, void *arg)
-{
-	weft_access_logs_reopen();
-}
-
 void waypoint_quit(struct waypoint *w)
 {
 	w->state = WAYPOINT_DRAINING;
@@ -112,7 +98,7 @@ static void workers_end(struct waypoint *w)
 
 static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns)
 {
-	struct event *sig[3];
+	struct ending *signals;
 	struct weft_err err = {0};
 	size_t i;
 	int rc;
@@ -134,14 +120,14 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 		weft_log_err(WEFT_LOG_ERROR, &err, "admin");
 		return 1;
 	}
+	if (waypoint_seal(w, &err)) {
+		weft_log_err(WEFT_LOG_ERROR, &err, "seal");
+		return 1;
+	}
+	signals = waypoint_signals(w);
 	waypoint_stats_start(w);
 	for (i = 0; i < w->n_workers; i++)
 		weft_worker_start(w->workers[i], w->n_workers > 1);
-	sig[0] = evsignal_new(w->main->base, SIGTERM, on_term, w);
-	sig[1] = evsignal_new(w->main->base, SIGINT, on_term, w);
-	sig[2] = evsignal_new(w->main->base, SIGUSR1, on_usr1, w);
-	for (i = 0; i < 3; i++)
-		event_add(sig[i], NULL);
 	weft_log(WEFT_LOG_INFO, "weft-waypoint " WEFT_VERSION " workers=%zu config=%s",
 		 w->n_workers, w->boot.name);
 	w->state = WAYPOINT_INIT;
@@ -153,8 +139,7 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 	weft_worker_run(w->main);
 	listeners_stop_accepting(w->listeners, false, true);
 	workers_end(w);
-	for (i = 0; i < 3; i++)
-		event_free(sig[i]);
+	waypoint_signals_end(signals);
 	event_free(w->flush);
 	if (w->drain_end)
 		event_free(w->drain_end);

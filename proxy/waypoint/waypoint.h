@@ -152,6 +152,12 @@ void waypoint_look(struct waypoint *w); /* opens listeners once clusters are the
 /* Clusters that nobody uses, and ones that are used and not there: warnings with places. */
 void waypoint_semantics(struct waypoint *w, struct weft_errs *warns);
 
+/* ---- ending.c, sealing.c */
+struct ending;
+struct ending *waypoint_signals(struct waypoint *w);
+void waypoint_signals_end(struct ending *e);
+int waypoint_seal(struct waypoint *w, struct weft_err *reterr); /* before threads start */
+
 /* ---- validate.c: --mode validate; the exit code */
 int waypoint_validate(struct waypoint *w);
 void waypoint_errs_once(struct weft_errs *e);

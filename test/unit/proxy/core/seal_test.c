@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -312,12 +313,77 @@ static void test_user_lookup(void **state)
 	assert_int_equal(weft_user_lookup("", &uid, &gid, &e), -ENOENT);
 }
 
+/* weft-waypoint's: as another user with the right to low ports, or as root without anything. */
+static void check_waypoint(void)
+{
+	uint64_t caps[2] = {1, 1};
+	char line[256];
+	FILE *f = fopen("/proc/self/status", "re");
+	int fd;
+
+	CHECK(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, "CapPrm:", 7))
+			caps[0] = strtoull(line + 7, NULL, 16);
+		if (!strncmp(line, "CapEff:", 7))
+			caps[1] = strtoull(line + 7, NULL, 16);
+	}
+	fclose(f);
+	CHECK(caps[0] == caps[1] && caps[0] == (geteuid() ? 1U << 10 : 0U));
+	if (SANITIZED)
+		return;
+	REFUSED(open("/tmp", O_RDWR));
+	REFUSED(open("/dev/null", O_WRONLY));
+	REFUSED(open("/dev/null", O_WRONLY | O_APPEND | O_TRUNC));
+	fd = open("/dev/null", O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	CHECK(fd >= 0);
+	close(fd);
+	fd = inotify_init1(IN_CLOEXEC);
+	CHECK(fd >= 0);
+	CHECK(inotify_add_watch(fd, "/", IN_CREATE) >= 0);
+	close(fd);
+	CHECK(unlink("/tmp/no-such-file-of-weft") == -1 && errno == ENOENT);
+	REFUSED(rename("/tmp/no-such-file-of-weft", "/tmp/x"));
+	REFUSED(execl("/bin/true", "true", (char *)NULL));
+}
+
+static void test_waypoint(void **state)
+{
+	int root;
+
+	need_root();
+	for (root = 0; root < 2; root++) {
+		struct weft_seal_conf conf = {.uid = 65534,
+					      .gid = 65534,
+					      .no_seccomp = SANITIZED,
+					      .keep_root = root,
+					      .low_ports = !root,
+					      .files = true};
+		struct weft_err e = {0};
+		pid_t pid = fork();
+		int status;
+
+		assert_true(pid >= 0);
+		if (!pid) {
+			if (weft_seal(&conf, &e))
+				fprintf(stderr, "seal: %s\n", e.msg);
+			else
+				check_waypoint();
+			_exit(e.code != 0);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_user_lookup),
 		cmocka_unit_test(test_root_refused),
 		cmocka_unit_test(test_privileges),
+		cmocka_unit_test(test_waypoint),
 #if !SANITIZED
 		cmocka_unit_test(test_refused),
 #endif
