@@ -43,6 +43,8 @@ int weft_yaml_decode_partial(struct weft_arena *a, const char *file, const char 
  */
 struct weft_mark weft_marks_get(const struct weft_marks *k, const void *m, const char *field,
 				int idx);
+/* When no error of the document is told any more: the marks of a large one go back to the heap. */
+void weft_marks_drop(struct weft_marks *k);
 /* The mark of what an error's path names, from message root down ("listeners[0].filters[1].x"),
  * also into Anys and maps; of the deepest part that is there. */
 struct weft_mark weft_marks_locate(const struct weft_marks *k, const ProtobufCMessage *root,

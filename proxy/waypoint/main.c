@@ -4,9 +4,11 @@
 #include "proxy/core/version.h"
 #include "proxy/l4/als.h"
 #include "proxy/waypoint/waypoint.h"
+#include "xds/yaml.h"
 
 #include <errno.h>
 #include <event2/event.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -120,6 +122,8 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 		weft_log_err(WEFT_LOG_ERROR, &err, "admin");
 		return 1;
 	}
+	weft_marks_drop((struct weft_marks *)w->boot.marks);
+	malloc_trim(0); /* what reading the configuration took */
 	if (waypoint_seal(w, &err)) {
 		weft_log_err(WEFT_LOG_ERROR, &err, "seal");
 		return 1;
