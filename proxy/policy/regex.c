@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <pcre2.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,26 +21,57 @@ struct weft_regex {
 	uint32_t groups;
 };
 
-/* Each thread has its own: match data and the limits' context. */
+/* Each thread has its own: match data and the limits' context. Gone with the thread. */
+struct matcher {
+	pcre2_match_data *data;
+	pcre2_match_context *context;
+	pcre2_jit_stack *stack;
+};
 static _Thread_local pcre2_match_data *td_match;
 static _Thread_local pcre2_match_context *td_context;
+static pthread_key_t td_key;
+static pthread_once_t td_once = PTHREAD_ONCE_INIT;
+
+static void matcher_free(void *p)
+{
+	struct matcher *m = p;
+
+	td_match = NULL;
+	td_context = NULL;
+	pcre2_match_data_free(m->data);
+	pcre2_match_context_free(m->context);
+	pcre2_jit_stack_free(m->stack);
+	free(m);
+}
+
+static void key_make(void)
+{
+	if (pthread_key_create(&td_key, matcher_free))
+		abort();
+}
 
 static bool thread_ready(void)
 {
-	if (!td_match)
-		td_match = pcre2_match_data_create(16, NULL);
-	if (!td_context) {
-		td_context = pcre2_match_context_create(NULL);
-		if (td_context) {
-			pcre2_set_match_limit(td_context, WEFT_REGEX_MATCH_LIMIT);
-			pcre2_set_depth_limit(td_context, WEFT_REGEX_DEPTH_LIMIT);
-			/* long paths need more than the 32 KiB there are without it */
-			pcre2_jit_stack_assign(
-				td_context, NULL,
-				pcre2_jit_stack_create(JIT_STACK_MIN, JIT_STACK_MAX, NULL));
-		}
+	struct matcher *m;
+
+	if (td_match && td_context)
+		return true;
+	pthread_once(&td_once, key_make);
+	m = weft_xcalloc(1, sizeof(*m));
+	m->data = pcre2_match_data_create(16, NULL);
+	m->context = pcre2_match_context_create(NULL);
+	/* long paths need more than the 32 KiB there are without it */
+	m->stack = pcre2_jit_stack_create(JIT_STACK_MIN, JIT_STACK_MAX, NULL);
+	if (!m->data || !m->context || pthread_setspecific(td_key, m)) {
+		matcher_free(m);
+		return false;
 	}
-	return td_match && td_context;
+	pcre2_set_match_limit(m->context, WEFT_REGEX_MATCH_LIMIT);
+	pcre2_set_depth_limit(m->context, WEFT_REGEX_DEPTH_LIMIT);
+	pcre2_jit_stack_assign(m->context, NULL, m->stack);
+	td_match = m->data;
+	td_context = m->context;
+	return true;
 }
 
 static void regex_free(void *p)
