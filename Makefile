@@ -126,6 +126,9 @@ $(O)/test/bench/codec: $(O)/test/bench/codec.o $(call ar,proxy/codec) $(call ar,
 $(O)/test/bench/session: $(O)/test/bench/session.o $(call ar,proxy/session) $(call ar,proxy/net) $(call ar,proxy/codec) $(call ar,proxy/core)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(PKG_LIBS) -lpthread
+$(O)/test/bench/handshake $(O)/test/bench/paced: $(O)/test/bench/%: $(O)/test/bench/%.o
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -lssl -lcrypto -lpthread
 $(O)/test/fuzz/%_replay: $(O)/test/fuzz/%_fuzz.o $(O)/test/fuzz/replay.o $(A_TEST)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(A_TEST) -Wl,--end-group $(PKG_LIBS) -lpthread
@@ -179,6 +182,9 @@ demo: build-scenario $(O)/deps.bench ## two nodes with nginx, redis, iperf3: cap
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) test/demo/waypoint.sh
 bench: build-scenario $(O)/deps.bench ## load through weft, without it, and through Envoy; a table
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) test/bench/run.sh
+bench-waypoint: $(O)/deps.bench ## weft-waypoint beside Envoy, nginx and HAProxy: one worker each, a table with its targets
+	+$(Q)$(call SUB,release) $(addprefix $(call DIR,release)/,weft-waypoint test/bench/handshake test/bench/paced)
+	$(Q)BENCH_BIN=$(abspath $(call DIR,release)) test/bench/waypoint.sh
 fuzz: ## libFuzzer: T=NAME one of them, SECS=60 for each
 	+$(Q)$(call SUB,fuzz) fuzz-programs T='$(T)'
 	$(Q)for t in $(or $(T),$(FUZZERS)); do mkdir -p $(call DIR,fuzz)/corpus/$$t && echo "  FUZZ  $$t" && \
@@ -211,6 +217,6 @@ clean: ## remove what was built
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 .PHONY: all deps unit-programs tsan-programs release-programs scenario-programs fuzz-programs build-unit build-scenario test unit golden golden-update scenario \
-	demo bench fuzz lint fmt install clean help
+	demo bench bench-waypoint fuzz lint fmt install clean help
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

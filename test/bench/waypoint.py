@@ -84,12 +84,12 @@ def cpu(p):
     return s / TICK
 
 
-def rss(p):
-    """MB, what is shared counted once by halves (Pss)."""
+def rss(p, what='Pss'):
+    """MB; Pss: what is shared is counted by its part."""
     s = 0
     for x in pids(p):
         try:
-            m = re.search(r'^Pss:\s+(\d+)', open('/proc/%d/smaps_rollup' % x).read(), re.M)
+            m = re.search(r'^%s:\s+(\d+)' % what, open('/proc/%d/smaps_rollup' % x).read(), re.M)
             s += int(m.group(1))
         except (OSError, AttributeError):
             pass
@@ -224,6 +224,12 @@ def h2load(url, conns, streams, secs):
     return int(m.group(1)) if m else 0, out
 
 
+def handshakes(url, secs):
+    out = subprocess.run([os.path.abspath(BIN) + '/test/bench/handshake', url.split(':')[2].split('/')[0], str(secs), '4'], capture_output=True, text=True).stdout
+    m = re.match(r'(\d+) ok', out)
+    return int(m.group(1)) if m else 0, out
+
+
 def job_req(inn, up, path, load, target):
     """Requests a CPU second of each proxy; repetitions turn about."""
     res = {}
@@ -269,9 +275,29 @@ def job_tcp():
     return {k: statistics.median(v) for k, v in res.items()}
 
 
+def job_p99():
+    """p99 in µs at 2,000 requests a second, above what direct costs; the least disturbed of the repetitions."""
+    run, res = [('direct', None, BACK['h1'])], {}
+    for name, start in PROXIES:
+        p = port()
+        proc = start('h1', 'h1', p)
+        if proc:
+            wait_port(p)
+            run.append((name, proc, p))
+    for r in range(2 * REPS):
+        for name, _, p in run:
+            out = subprocess.run([os.path.abspath(BIN) + '/test/bench/paced', str(p), '/small', '2000', str(SECS)], capture_output=True, text=True).stdout
+            m = re.search(r' 0 failed, p50 (\d+) p99 (\d+)', out)
+            if m:
+                res.setdefault(name, []).append((int(m.group(2)), int(m.group(1))))
+    for _, proc, _ in run[1:]:
+        stop(proc)
+    return [{n: min(x[k] for x in v) - min(x[k] for x in res['direct']) for n, v in res.items() if n != 'direct'} for k in (0, 1)]
+
+
 def job_start():
     """From exec to the first answer, ms; and idle MB."""
-    res, mem = {}, {}
+    res, mem, full = {}, {}, {}
     for r in range(max(3, REPS)):
         for name, start in PROXIES:
             p = port()
@@ -293,9 +319,10 @@ def job_start():
             s.close()
             time.sleep(0.5)
             mem.setdefault(name, []).append(rss(proc))
+            full.setdefault(name, []).append(rss(proc, 'Rss'))
             stop(proc)
     med = lambda d: {k: statistics.median(v) for k, v in d.items()}
-    return med(res), med(mem)
+    return med(res), med(mem), med(full)
 
 
 def job_idle(tls):
@@ -391,8 +418,9 @@ JOBS = {
     'h2s': ('TLS h2→h1 100 B, requests/CPU-s', lambda: job_req('h2s', 'h1', '/small', h2l, None), ('≥ 1.5 envoy, ≥ 0.9 haproxy', 1.5, 0.9)),
     'h2big': ('h2→h2 64 KiB, requests/CPU-s', lambda: job_req('h2', 'h2', '/big', h2l, None), ('≥ the best', 1.0, 1.0)),
     'h1big': ('h1→h1 64 KiB, requests/CPU-s', lambda: job_req('h1', 'h1', '/big', w32, None), ('≥ the best', 1.0, 1.0)),
-    'hs': ('full TLS 1.3 handshakes, ECDSA, /CPU-s',
-           lambda: job_req('h1s', 'h1', '/small', lambda u, s: wrk(u, 16, s, ('Connection: close',)), None), ('≥ 0.95 best', 0.95, 0.95)),
+    'hs': ('full TLS 1.3 handshakes, ECDSA, /CPU-s', lambda: job_req('h1s', 'h1', '', handshakes, None), ('≥ 0.95 best', 0.95, 0.95)),
+    'hs1': ('… each with one request, /CPU-s',
+            lambda: job_req('h1s', 'h1', '/small', lambda u, s: wrk(u, 16, s, ('Connection: close',)), None), ('', 0, 0)),
 }
 
 
@@ -401,10 +429,13 @@ def row(title, res, fmt, target=''):
 
 
 def main():
-    want = os.environ.get('BENCH_JOBS', 'h1,h1s,h2,h2s,h2big,h1big,hs,tcp,start,idle,scale,routes').split(',')
+    want = os.environ.get('BENCH_JOBS', 'h1,h1s,h2,h2s,h2big,h1big,hs,hs1,tcp,p99,start,idle,scale,routes').split(',')
     missing = [t for t in ('wrk', 'h2load', 'nginx', 'haproxy', 'curl', 'openssl') if not shutil.which(t)]
     if missing or not os.access(ENVOY, os.X_OK):
         raise SystemExit('missing: %s' % ' '.join(missing + ([] if os.access(ENVOY, os.X_OK) else ['envoy'])))
+    for t in ('handshake', 'paced'):
+        if not os.access(os.path.join(BIN, 'test/bench', t), os.X_OK):
+            raise SystemExit('missing: %s/test/bench/%s' % (BIN, t))
     back_start()
     all_res = {}
     print('| job | weft | envoy | nginx | haproxy | weft must reach |\n|---|---|---|---|---|---|')
@@ -418,11 +449,17 @@ def main():
         elif j == 'tcp':
             all_res[j] = r = job_tcp()
             row('tcp_proxy, CPU-s/GiB', r, '%.2f', '≤ 0.25')
+        elif j == 'p99':
+            a, b = job_p99()
+            all_res['p99'], all_res['p50'] = a, b
+            row('p99 over direct at 2,000/s, µs', a, '%.0f', '≤ 0.2 envoy; is envoy %.2f' % (a['weft'] / a['envoy']))
+            row('p50 over direct at 2,000/s, µs', b, '%.0f')
         elif j == 'start':
-            a, b = job_start()
-            all_res['start'], all_res['rss'] = a, b
+            a, b, c = job_start()
+            all_res['start'], all_res['pss'], all_res['rss'] = a, b, c
             row('first answer after exec, ms', a, '%.1f', '≤ 20')
-            row('idle memory (Pss), MB', b, '%.1f', '≤ 10')
+            row('idle memory (Rss), MB', c, '%.1f', '≤ 10')
+            row('… of it its own (Pss), MB', b, '%.1f')
         elif j == 'idle':
             for tls in (False, True):
                 all_res['idle_tls' if tls else 'idle'] = r = job_idle(tls)
