@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +16,26 @@ enum { LEASES_KEPT = 256 };
 /* Leases of this thread that are free. */
 static __thread struct lease_list spare;
 static __thread unsigned n_spare;
+static pthread_key_t spare_key; /* set where there are some: they end with the thread */
 static uint64_t hash_seed;
+
+static void spare_free(void *p)
+{
+	struct weft_lease_priv *l;
+
+	while (n_spare) {
+		l = TAILQ_FIRST(&spare);
+		TAILQ_REMOVE(&spare, l, link);
+		n_spare--;
+		free(l);
+	}
+}
 
 __attribute__((constructor)) static void seed(void)
 {
 	hash_seed = weft_rand64();
+	if (pthread_key_create(&spare_key, spare_free))
+		abort();
 }
 
 unsigned weft_pool_hash(const void *p, size_t n)
@@ -59,8 +75,10 @@ static void lease_free(struct weft_lease_priv *l)
 	struct weft_wcluster *wc = l->l.wc;
 
 	if (n_spare < LEASES_KEPT) {
-		if (!n_spare)
+		if (!n_spare) {
 			TAILQ_INIT(&spare);
+			pthread_setspecific(spare_key, &spare);
+		}
 		TAILQ_INSERT_HEAD(&spare, l, link);
 		n_spare++;
 	} else {
