@@ -19,6 +19,14 @@ void cfg_bad(struct cfg_walk *w, const struct weft_path *at, const char *fmt, ..
 	va_end(ap);
 }
 
+void cfg_unsound(struct cfg_walk *w)
+{
+	struct weft_errs *e = w->c->errs;
+
+	if (e && e->n)
+		e->v[e->n - 1].code = WEFT_CFG_MISSING;
+}
+
 static void note(struct cfg_walk *w, const struct weft_path *at, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 static void note(struct cfg_walk *w, const struct weft_path *at, const char *fmt, ...)
@@ -150,11 +158,8 @@ static void check_absent(struct cfg_walk *w, const struct weft_path *at, struct 
 {
 	for (size_t i = 0; i < k->rules.n; i++)
 		if (k->rules.v[i].kind == RULE_REQUIRED) {
-			struct weft_errs *e = w->c->errs;
-
 			cfg_bad(w, at, "is required");
-			if (e->n) /* WEFT_CFG_MISSING: nobody may build on it */
-				e->v[e->n - 1].code = WEFT_CFG_MISSING;
+			cfg_unsound(w);
 		}
 }
 
@@ -245,8 +250,10 @@ static void check_oneofs(struct cfg_walk *w, const struct weft_path *at,
 			set = (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) && is_set(m, f) &&
 			      cfg_word(r->text, f->name, strlen(f->name));
 		}
-		if (!set)
+		if (!set) {
 			cfg_bad(w, at, "one of %.200s is required", commas(r->text, all));
+			cfg_unsound(w);
+		}
 	}
 }
 

@@ -84,6 +84,8 @@ struct cfg_walk {
 	struct weft_cfg *c;
 	int depth, anys, n_errors;
 };
+/* The last error is of the kind that nobody may build on: WEFT_CFG_MISSING. */
+void cfg_unsound(struct cfg_walk *w);
 void cfg_bad(struct cfg_walk *w, const struct weft_path *at, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* One value, where it stands in memory, against the rules of its field. */

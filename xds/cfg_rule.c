@@ -96,6 +96,7 @@ static void bad_range(struct cfg_walk *w, const struct weft_path *at, const stru
 		cfg_bad(w, at, "must be %s %s, is %s", r.lo_open ? "above" : "at least", lo, is);
 	else
 		cfg_bad(w, at, "must be %s %s, is %s", r.hi_open ? "below" : "at most", hi, is);
+	cfg_unsound(w);
 }
 
 static bool inside(double v, struct range r)
@@ -418,10 +419,11 @@ void cfg_rules_list(struct cfg_walk *w, const struct weft_path *at, struct cfg_r
 	for (size_t i = 0; i < r.n; i++) {
 		const struct cfg_rule *k = &r.v[i];
 
-		if (k->kind == RULE_MIN_ITEMS && (double)n < k->number)
+		if (k->kind == RULE_MIN_ITEMS && (double)n < k->number) {
 			cfg_bad(w, at, "must have at least %.0f item%s, has %zu", k->number,
 				k->number == 1 ? "" : "s", n);
-		else if (k->kind == RULE_MAX_ITEMS && (double)n > k->number)
+			cfg_unsound(w);
+		} else if (k->kind == RULE_MAX_ITEMS && (double)n > k->number)
 			cfg_bad(w, at, "must have at most %.0f items, has %zu", k->number, n);
 		else if (k->kind == RULE_UNIQUE)
 			check_unique(w, at, f, v, n);

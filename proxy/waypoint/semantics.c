@@ -4,7 +4,6 @@
 #include "xds/proto/envoy/config/core/v3/grpc_service.pb-c.h"
 #include "xds/proto/envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,23 +134,6 @@ static void on_route(struct sem *s, const struct weft_path *at, const ProtobufCM
 			      "without retry_policy.per_try_timeout");
 }
 
-static void on_header_matcher(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m)
-{
-	const Envoy__Config__Route__V3__HeaderMatcher *h = (const void *)m;
-	struct weft_path p = {at, "name", -1};
-	const char *c = h->name;
-
-	if (!c)
-		return;
-	for (c += *c == ':'; *c; c++)
-		if (!isgraph((unsigned char)*c) || strchr("\"(),/:;<=>?@[\\]{}", *c)) {
-			weft_cfg_warn(&s->c, &p,
-				      "\"%s\" is not the name of a header: it never matches",
-				      h->name);
-			return;
-		}
-}
-
 static void on_health_check(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m)
 {
 	const Envoy__Config__Core__V3__HealthCheck *h = (const void *)m;
@@ -170,10 +152,15 @@ static void on_listener(struct sem *s, const struct weft_path *at, const Protobu
 	const Envoy__Config__Listener__V3__Listener *l = (const void *)m;
 	size_t i;
 
-	for (i = 0; i < l->n_listener_filters; i++)
-		if (l->listener_filters[i]->name &&
-		    strstr(l->listener_filters[i]->name, "tls_inspector"))
+	for (i = 0; i < l->n_listener_filters; i++) {
+		const Envoy__Config__Listener__V3__ListenerFilter *f = l->listener_filters[i];
+
+		if (f->config_type_case ==
+			    ENVOY__CONFIG__LISTENER__V3__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG &&
+		    f->typed_config->type_url &&
+		    strstr(f->typed_config->type_url, ".tls_inspector."))
 			return;
+	}
 	for (i = 0; i < l->n_filter_chains; i++) {
 		const Envoy__Config__Listener__V3__FilterChainMatch *k =
 			l->filter_chains[i]->filter_chain_match;
@@ -202,7 +189,6 @@ static const struct {
 } checks[] = {
 	{"envoy.config.core.v3.GrpcService.EnvoyGrpc", on_grpc_service},
 	{"envoy.config.route.v3.Route", on_route},
-	{"envoy.config.route.v3.HeaderMatcher", on_header_matcher},
 	{"envoy.config.core.v3.HealthCheck", on_health_check},
 	{"envoy.config.listener.v3.Listener", on_listener},
 };
@@ -325,4 +311,43 @@ out:
 	free(s.have.v);
 	free(errs);
 	weft_arena_free(s.c.arena);
+}
+
+struct at {
+	const char *name;
+	size_t i;
+};
+
+static int by_name(const void *a, const void *b)
+{
+	const struct at *x = a, *y = b;
+	int d = strcmp(x->name, y->name);
+
+	return d ? d : x->i < y->i ? -1 : 1;
+}
+
+int waypoint_duplicates(struct weft_cfg *c,
+			const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *r)
+{
+	struct weft_path top = {NULL, "static_resources", -1};
+	struct at *v;
+	size_t i;
+	int err = 0;
+
+	if (!r || !r->n_clusters)
+		return 0;
+	v = weft_xcalloc(r->n_clusters, sizeof(*v));
+	for (i = 0; i < r->n_clusters; i++)
+		v[i] = (struct at){r->clusters[i]->name ? r->clusters[i]->name : "", i};
+	qsort(v, r->n_clusters, sizeof(*v), by_name);
+	for (i = 1; i < r->n_clusters; i++)
+		if (*v[i].name && !strcmp(v[i].name, v[i - 1].name)) {
+			struct weft_path p = {&top, "clusters", (int)v[i].i},
+					 pn = {&p, "name", -1};
+
+			err |= weft_cfg_fail(c, &pn, "\"%s\" is the name of clusters[%zu] too",
+					     v[i].name, v[i - 1].i);
+		}
+	free(v);
+	return err;
 }

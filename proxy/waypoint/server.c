@@ -191,6 +191,7 @@ int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs 
 	weft_http_register();
 	weft_hbone_register();
 	managers(w);
+	err |= waypoint_duplicates(&c, s);
 	for (i = 0; s && i < s->n_secrets; i++) {
 		struct weft_path p = {&top, "secrets", (int)i};
 

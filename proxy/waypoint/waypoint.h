@@ -151,6 +151,9 @@ void waypoint_quit(struct waypoint *w);
 void waypoint_look(struct waypoint *w); /* opens listeners once clusters are there */
 /* Clusters that nobody uses, and ones that are used and not there: warnings with places. */
 void waypoint_semantics(struct waypoint *w, struct weft_errs *warns);
+/* Clusters of one name; 0, -EINVAL. */
+int waypoint_duplicates(struct weft_cfg *c,
+			const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *r);
 
 /* ---- ending.c, sealing.c */
 struct ending;
