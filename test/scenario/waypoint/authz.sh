@@ -313,14 +313,15 @@ class Side:
     def __init__(self, kind):
         self.kind = kind
         self.ports = dict(zip(CHAINS, free_ports(len(CHAINS))))
-        self.net = dict(zip(("n-deny", "n-allow"), free_ports(2)))
+        self.net = dict(zip(("n-deny", "n-allow", "n-late"), free_ports(3)))
         self.log = os.path.join(WORK, kind + ".access")
         listeners = [listener(n, p, chain(hcm(ROUTES.get(n, [to("up")]), CHAINS[n], stat_prefix=n, access_log=json_log(self.log, **LOG))))
                      for n, p in self.ports.items()]
         for n, p in self.net.items():
             listeners.append(listener(n, p, {"filters": [
-                {"name": "rbac", "typed_config": {"@type": T + ".extensions.filters.network.rbac.v3.RBAC", "stat_prefix": n + ".", "rules": {
-                    "action": "DENY" if n == "n-deny" else "ALLOW",
+                {"name": "rbac", "typed_config": {"@type": T + ".extensions.filters.network.rbac.v3.RBAC", "stat_prefix": n + ".",
+                                                   **({"delay_deny": "0.3s"} if n == "n-late" else {}), "rules": {
+                    "action": "ALLOW" if n == "n-allow" else "DENY",
                     "policies": {"loop": {"permissions": [{"destination_port": p}],
                                           "principals": [{"direct_remote_ip": {"address_prefix": "127.0.0.1", "prefix_len": 32}}]}}}}},
                 {"name": "tcp", "typed_config": {"@type": T + ".extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": n,
@@ -491,6 +492,16 @@ for n, p, w, how in cases:
     good = a == b and la == lb and (w is None or a["status"] == w)
     tap.ok(good, "%s: %s" % (p, n), "weft  %s" % a, "envoy %s" % b, "weft  log %s" % la, "envoy log %s" % lb)
 
+# connections
+for n, good in (("n-deny", False), ("n-allow", True), ("n-late", False)):
+    got, took = [], []
+    for side in sides:
+        begin = time.monotonic()
+        got.append(ask(side.net[n], "/").status)
+        took.append(time.monotonic() - begin)
+    tap.same(got, [200 if good else 0] * 2, "connection: " + n)
+    tap.ok(n != "n-late" or min(took) >= 0.29, "connection: %s is closed when it should be" % n, took)
+
 # counters
 NUMBERS = r"^(http\.[^.]*\.(rbac|ext_authz|jwt_authn)\.|n-|cluster\.up\.ext_authz)"
 sa, sb = ({k: v for k, v in s.proxy.stats(NUMBERS).items() if v} for s in sides)
@@ -500,14 +511,6 @@ for k in sorted(set(sa) | set(sb)):
 # Envoy counts a hit also where the token is then refused
 tap.ok(sa.get("http.jwt.jwt_authn.jwt_cache_hit", 0) >= 3, "good tokens are kept", sa)
 tap.ok(Asked.count.get("/jwks", 0) <= 4, "keys are fetched once a side", Asked.count)
-
-# connections
-for n, good in (("n-deny", False), ("n-allow", True)):
-    got = []
-    for side in sides:
-        r = ask(side.net[n], "/")
-        got.append(r.status)
-    tap.same(got, [200 if good else 0] * 2, "connection: " + n)
 
 # what the service was told by each
 if GO and not os.environ.get("ONLY"):
