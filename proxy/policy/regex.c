@@ -98,7 +98,7 @@ static size_t repeat(const char *s, bool *ret_large)
 /* The construct that RE2 does not have, or NULL. */
 static const char *foreign(const char *s)
 {
-	bool set = false, large;
+	bool set = false, large = false;
 	size_t n;
 
 	for (; *s; s++) {
