@@ -35,6 +35,10 @@ long long weft_ctl_int(const json_t *j, const char *key);
 void weft_ctl_age(long long s, char *dst, size_t cap);	   /* "3h12m" */
 char *weft_ctl_join(const json_t *array, const char *sep); /* strings; malloc'ed */
 
+/* bootstrap.c: the file is an Envoy bootstrap; what weft-waypoint says of it (the exit code). */
+bool weft_ctl_is_bootstrap(const char *path);
+int weft_ctl_bootstrap(const char *path, bool json);
+
 int weft_ctl_check(struct weft_ctl *c);
 int weft_ctl_status(struct weft_ctl *c);
 int weft_ctl_gateways(struct weft_ctl *c); /* status gateways, status routes */

@@ -22,7 +22,10 @@ static const struct {
 	 "enrolled pods of this node", F_JSON | F_POD, weft_ctl_pod},
 	{"dump", "[workloads|services|policies|certs|config|proxy]", "what the mesh is made of",
 	 F_JSON, weft_ctl_dump},
-	{"validate", "FILE|FOLDER...", "every check that the agent makes; no agent needed", 0,
+	{"validate", "FILE|FOLDER...",
+	 "every check that the agent makes, no agent needed; of an Envoy bootstrap, those of "
+	 "weft-waypoint",
+	 F_JSON,
 	 weft_ctl_validate},
 	{"explain", "SRC DST:PORT", "what would become of a connection, and which object decides",
 	 F_JSON, weft_ctl_explain},

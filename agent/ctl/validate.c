@@ -23,8 +23,27 @@ int weft_ctl_validate(struct weft_ctl *c)
 			 *notes = weft_xcalloc(1, sizeof(*notes));
 	struct weft_store *store = weft_store_new();
 	struct weft_objects *set = NULL;
-	int n = 0;
+	int n = 0, i;
 
+	if (c->n_args && weft_ctl_is_bootstrap(c->args[0])) {
+		for (i = 0; i < c->n_args; i++) {
+			int rc = weft_ctl_is_bootstrap(c->args[i])
+					 ? weft_ctl_bootstrap(c->args[i], c->json)
+					 : 2;
+
+			if (rc == 2)
+				fprintf(stderr, "weftctl: %s: not looked at beside bootstraps\n",
+					c->args[i]);
+			n = rc > n ? rc : n;
+		}
+		n = n == 2 ? -1 : n;
+		goto out;
+	}
+	if (c->json) {
+		fprintf(stderr, "weftctl: validate -o json is for Envoy bootstraps\n");
+		n = -1;
+		goto out;
+	}
 	if (!c->n_args) {
 		fprintf(stderr, "weftctl: validate FILE|FOLDER...\n");
 		n = -1;
