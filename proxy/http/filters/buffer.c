@@ -79,7 +79,7 @@ static enum weft_flow data(struct weft_stream *s, const void *conf, void *state,
 	if (d == WEFT_RESPONSE || !st->whole)
 		return WEFT_NEXT;
 	st->whole = false;
-	if (!weft_headers_get(h, WEFT_H_CONTENT_LENGTH)) {
+	if (end && !weft_headers_get(h, WEFT_H_CONTENT_LENGTH)) { /* trailers need chunks */
 		snprintf(text, sizeof(text), "%zu", evbuffer_get_length(b));
 		weft_headers_remove_id(h, WEFT_H_TRANSFER_ENCODING);
 		weft_headers_set_id(h, WEFT_H_CONTENT_LENGTH, text, strlen(text));
