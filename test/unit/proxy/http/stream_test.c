@@ -140,7 +140,7 @@ static void too_large(void **state)
 	assert_true(has(e, "HTTP/1.1 413 Payload Too Large\r\n"));
 	assert_true(has(e, "connection: close\r\n"));
 	assert_true(has(e, "\r\n\r\nPayload Too Large"));
-	assert_string_equal(events, "H0 H1 D0:9 h0 d0:17. C0 C1 ");
+	assert_string_equal(events, "H0 H1 D0:9 h1 h0 d1:17. d0:17. C0 C1 CT ");
 	assert_int_equal(stat_of(WEFT_HTTP_downstream_rq_too_large), was + 1);
 	env_free(e);
 }
