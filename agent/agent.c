@@ -205,7 +205,7 @@ static bool on_allow(void *owner, pid_t pid, uid_t uid)
 	const struct weft_agent *a = owner;
 
 	(void)pid;
-	return uid == a->opt->proxy_uid || uid == 0;
+	return uid == a->opt->proxy_uid || uid == a->opt->waypoint_uid || uid == 0;
 }
 
 /* "waypoint~IP~GATEWAY.NAMESPACE~DOMAIN" → "NAMESPACE/GATEWAY"; false: another role. */
@@ -237,11 +237,15 @@ static int on_admit(void *owner, const struct weft_xds_peer *p, char ret_scope[W
 
 	if (!waypoint_scope(p->node->id, ret_scope)) {
 		*ret_scope = '\0';
-		return 0;
+		return p->uid == a->opt->proxy_uid || p->uid == 0
+			       ? 0
+			       : weft_fail(reterr, NULL, EPERM,
+					   "uid %u is not the node proxy's; a waypoint's node.id is "
+					   "waypoint~IP~GATEWAY.NAMESPACE~DOMAIN",
+					   p->uid);
 	}
-	if (p->uid == a->opt->proxy_uid && p->uid != 0)
-		return weft_fail(reterr, NULL, EPERM,
-				 "uid %u is the node proxy's, not a waypoint's", p->uid);
+	if (p->uid != a->opt->waypoint_uid && p->uid != 0)
+		return weft_fail(reterr, NULL, EPERM, "uid %u is not a waypoint's", p->uid);
 	for (size_t i = 0; i < n; i++)
 		if (!strcmp(g[i].scope, ret_scope))
 			return 0;
@@ -348,6 +352,12 @@ static int open_sockets(struct weft_agent *a, struct weft_err *reterr)
 	if (fd < 0)
 		return fd;
 	r = weft_xds_server_listen(a->xds, fd, reterr);
+	if (r < 0)
+		return r;
+	fd = weft_agent_listen(a, "waypoint.sock", o->waypoint_uid, reterr);
+	if (fd < 0)
+		return fd;
+	r = weft_xds_server_listen(a->xds, fd, reterr);
 	return r < 0 ? r : weft_agent_admin_open(a, reterr);
 }
 
@@ -407,6 +417,7 @@ void weft_agent_stop(struct weft_agent *a)
 		weft_log_err(WEFT_LOG_ERROR, &e, "unload");
 	if (a->started) {
 		remove_socket(a, "xds.sock");
+		remove_socket(a, "waypoint.sock");
 		remove_socket(a, "admin.sock");
 	}
 	if (a->base)

@@ -17,6 +17,7 @@ enum {
 	OPT_CGROUP,
 	OPT_PROXY_CGROUP,
 	OPT_PROXY_USER,
+	OPT_WAYPOINT_USER,
 	OPT_INSTANCE,
 	OPT_ADOPT,
 	OPT_RETRY,
@@ -38,6 +39,7 @@ static const struct option longs[] = {
 	{"cgroup", required_argument, NULL, OPT_CGROUP},
 	{"proxy-cgroup", required_argument, NULL, OPT_PROXY_CGROUP},
 	{"proxy-user", required_argument, NULL, OPT_PROXY_USER},
+	{"waypoint-user", required_argument, NULL, OPT_WAYPOINT_USER},
 	{"instance", required_argument, NULL, OPT_INSTANCE},
 	{"adopt-wait-ms", required_argument, NULL, OPT_ADOPT},
 	{"retry-ms", required_argument, NULL, OPT_RETRY},
@@ -72,6 +74,7 @@ static void print_help(void)
 	     "its own\n"
 	     "                         (move where cgroup v1 is mounted too, else own)\n"
 	     "  --proxy-user USER      user or uid that weft-proxy runs as (weft)\n"
+	     "  --waypoint-user USER   user or uid that weft-waypoint runs as (the agent's own)\n"
 	     "  --instance NAME        tells agents of one machine apart (0)\n"
 	     "  --adopt-wait-ms N      after start: wait for a live proxy to hand listeners back "
 	     "(2000)\n"
@@ -169,6 +172,9 @@ static int set(struct weft_agent_options *o, int c, const char *v)
 	case OPT_PROXY_USER:
 		o->proxy_user = v;
 		break;
+	case OPT_WAYPOINT_USER:
+		o->waypoint_user = v;
+		break;
 	case OPT_INSTANCE:
 		o->instance = v;
 		return name_ok("instance", v, 63);
@@ -224,6 +230,7 @@ int weft_agent_options(int argc, char **argv, struct weft_agent_options *ret)
 				       .retry_ms = 5000,
 				       .log_level = WEFT_LOG_INFO};
 	struct weft_err e = {0};
+	gid_t gid;
 	int c, r;
 
 	if (argc == 1) {
@@ -253,6 +260,17 @@ int weft_agent_options(int argc, char **argv, struct weft_agent_options *ret)
 	}
 	if (weft_user_lookup(o.proxy_user, &ret->proxy_uid, &ret->proxy_gid, &e) < 0) {
 		fprintf(stderr, "weft-agent: --proxy-user: %s\n", e.msg);
+		return -EINVAL;
+	}
+	ret->waypoint_uid = geteuid();
+	if (o.waypoint_user &&
+	    weft_user_lookup(o.waypoint_user, &ret->waypoint_uid, &gid, &e) < 0) {
+		fprintf(stderr, "weft-agent: --waypoint-user: %s\n", e.msg);
+		return -EINVAL;
+	}
+	if (o.waypoint_user && ret->waypoint_uid == ret->proxy_uid) {
+		fprintf(stderr, "weft-agent: --waypoint-user: must not be --proxy-user, which could "
+				"then have the waypoints' keys\n");
 		return -EINVAL;
 	}
 	return 0;

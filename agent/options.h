@@ -6,12 +6,12 @@
 #include <sys/types.h>
 
 struct weft_agent_options {
-	const char *config, *node, *run_dir, *state_dir, *pin_dir, *proxy_user, *instance;
+	const char *config, *node, *run_dir, *state_dir, *pin_dir, *proxy_user, *waypoint_user, *instance;
 	char cgroup[256]; /* cgroup2 mount */
 	bool move_cgroup; /* its cgroup2 stands beside v1 ones: no container has a cgroup of its own
 			     there */
 	bool move_set;
-	uid_t proxy_uid;
+	uid_t proxy_uid, waypoint_uid;
 	gid_t proxy_gid;
 	unsigned adopt_wait_ms, retry_ms, half_open_max;
 	int64_t root_ttl_s;
