@@ -490,7 +490,7 @@ bool weft_io_is_ready(const struct weft_io *io)
 struct weft_arena *weft_io_arena(struct weft_io *io)
 {
 	if (!io->arena)
-		io->arena = weft_arena_new(512);
+		io->arena = weft_arena_new(192); /* weft_tls_info and a short name */
 	return io->arena;
 }
 

@@ -5,7 +5,6 @@
 #include <openssl/pem.h>
 #include <openssl/sha.h>
 #include <openssl/x509v3.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -207,8 +206,13 @@ const char *weft_tls_sess_alpn(struct weft_tls_sess *t)
 	unsigned n = 0;
 
 	SSL_get0_alpn_selected(t->ssl, &p, &n);
-	snprintf(t->alpn_text, sizeof(t->alpn_text), "%.*s", (int)n, p ? (const char *)p : "");
-	return t->alpn_text;
+	if (n == 0)
+		return "";
+	if (n == 2 && memcmp(p, "h2", 2) == 0)
+		return "h2";
+	if (n == 8 && memcmp(p, "http/1.1", 8) == 0)
+		return "http/1.1";
+	return weft_arena_strndup(weft_io_arena(t->io), (const char *)p, n);
 }
 
 const char *weft_tls_sess_sni(struct weft_tls_sess *t)
