@@ -183,7 +183,7 @@ demo: build-scenario $(O)/deps.bench ## two nodes with nginx, redis, iperf3: cap
 bench: build-scenario $(O)/deps.bench ## load through weft, without it, and through Envoy; a table
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) test/bench/run.sh
 bench-waypoint: $(O)/deps.bench ## weft-waypoint beside Envoy, nginx and HAProxy: one worker each, a table with its targets
-	+$(Q)$(call SUB,release) $(addprefix $(call DIR,release)/,weft-waypoint test/bench/handshake test/bench/paced)
+	+$(Q)$(call SUB,release) $(addprefix $(call DIR,release)/,weft-waypoint test/bench/handshake test/bench/paced test/lib/ads_serve)
 	$(Q)BENCH_BIN=$(abspath $(call DIR,release)) test/bench/waypoint.sh
 fuzz: ## libFuzzer: T=NAME one of them, SECS=60 for each
 	+$(Q)$(call SUB,fuzz) fuzz-programs T='$(T)'

@@ -389,6 +389,66 @@ def job_scale():
     return res, mem
 
 
+ADS = '{"ads":{},"resource_api_version":"V3","initial_fetch_timeout":"60s"}'
+
+
+def ads_resources(n, p):
+    """n clusters, their endpoints and one table of n virtual hosts, and the listener, as one DiscoveryResponse."""
+    at = lambda t: '"@type":"type.googleapis.com/envoy.config.%s"' % t
+    rt, _ = many(n)
+    out = ['{%s,"name":"c%d","type":"EDS","connect_timeout":"5s","eds_cluster_config":{"eds_config":%s}}' % (at('cluster.v3.Cluster'), i, ADS) for i in range(n)]
+    out += ['{%s,"cluster_name":"c%d","endpoints":[{"lb_endpoints":[{"endpoint":{"address":{"socket_address":{"address":"127.0.0.1","port_value":%d}}}}]}]}' %
+            (at('endpoint.v3.ClusterLoadAssignment'), i, BACK['h1']) for i in range(n)]
+    out.append('{%s,"name":"r","virtual_hosts":[%s]}' % (at('route.v3.RouteConfiguration'), rt))
+    out.append('{%s,"name":"l","address":{"socket_address":{"address":"127.0.0.1","port_value":%d}},"filter_chains":[{"filters":[{"name":"hcm","typed_config":{'
+               '"@type":"type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager","stat_prefix":"h",'
+               '"rds":{"route_config_name":"r","config_source":%s},"http_filters":[{"name":"router","typed_config":{"@type":'
+               '"type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}]}' % (at('listener.v3.Listener'), p, ADS))
+    return '{"resources":[%s]}' % ','.join(out)
+
+
+def job_ads():
+    """10,000 clusters, endpoints and virtual hosts by ADS from our server: s from exec until the last answers."""
+    res, sock = {}, W + '/ads.sock'
+    for r in range(REPS):
+        for name in ('weft', 'envoy'):
+            p = port()
+            f = write('ads.json', ads_resources(10000, p))
+            if os.path.exists(sock):
+                os.unlink(sock)
+            srv = subprocess.Popen([os.path.abspath(BIN) + '/test/lib/ads_serve', sock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                   start_new_session=True)
+            PROCS.append(srv)
+            srv.stdout.readline()
+            srv.stdin.write('load %s\n' % f)
+            srv.stdin.flush()
+            if srv.stdout.readline().strip() != 'loaded':
+                raise SystemExit('the ADS server did not load its file')
+            boot = write('ads-boot.json', '{"node":{"id":"b","cluster":"b"},"dynamic_resources":{"ads_config":{"api_type":"GRPC","transport_api_version":"V3",'
+                         '"grpc_services":[{"envoy_grpc":{"cluster_name":"xds"}}]},"lds_config":%s,"cds_config":%s},"static_resources":{"clusters":[{'
+                         '"name":"xds","type":"STATIC","connect_timeout":"5s","typed_extension_protocol_options":{'
+                         '"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":{"@type":"type.googleapis.com/envoy.extensions.upstreams.http.v3.'
+                         'HttpProtocolOptions","explicit_http_config":{"http2_protocol_options":{}}}},"load_assignment":{"cluster_name":"xds","endpoints":[{'
+                         '"lb_endpoints":[{"endpoint":{"address":{"pipe":{"path":"%s"}}}}]}]}}]}}' % (ADS, ADS, sock))
+            t = time.time()
+            proc = spawn([os.path.abspath(BIN) + '/weft-waypoint', '-c', boot, '--concurrency', '1', '-l', 'error'] if name == 'weft' else
+                         [os.path.abspath(ENVOY), '-c', boot, '--concurrency', '1', '--disable-hot-restart', '-l', 'off'], name + '.log')
+            while True:
+                try:
+                    s = socket.create_connection(('127.0.0.1', p), 1)
+                    s.sendall(b'GET /small HTTP/1.1\r\nHost: h9999.example\r\n\r\n')
+                    if s.recv(100).startswith(b'HTTP/1.1 200'):
+                        break
+                except OSError:
+                    time.sleep(0.005)
+                if time.time() - t > 60:
+                    raise SystemExit('%s has nothing by ADS after 60 s' % name)
+            res.setdefault(name, []).append(time.time() - t)
+            stop(proc)
+            stop(srv)
+    return {k: statistics.median(v) for k, v in res.items()}
+
+
 def job_routes():
     """Cost of the last of 10,000 prefix routes against the first's."""
     res = {}
@@ -429,13 +489,13 @@ def row(title, res, fmt, target=''):
 
 
 def main():
-    want = os.environ.get('BENCH_JOBS', 'h1,h1s,h2,h2s,h2big,h1big,hs,hs1,tcp,p99,start,idle,scale,routes').split(',')
+    want = os.environ.get('BENCH_JOBS', 'h1,h1s,h2,h2s,h2big,h1big,hs,hs1,tcp,p99,start,idle,scale,ads,routes').split(',')
     missing = [t for t in ('wrk', 'h2load', 'nginx', 'haproxy', 'curl', 'openssl') if not shutil.which(t)]
     if missing or not os.access(ENVOY, os.X_OK):
         raise SystemExit('missing: %s' % ' '.join(missing + ([] if os.access(ENVOY, os.X_OK) else ['envoy'])))
-    for t in ('handshake', 'paced'):
-        if not os.access(os.path.join(BIN, 'test/bench', t), os.X_OK):
-            raise SystemExit('missing: %s/test/bench/%s' % (BIN, t))
+    for t in ('test/bench/handshake', 'test/bench/paced', 'test/lib/ads_serve'):
+        if not os.access(os.path.join(BIN, t), os.X_OK):
+            raise SystemExit('missing: %s/%s' % (BIN, t))
     back_start()
     all_res = {}
     print('| job | weft | envoy | nginx | haproxy | weft must reach |\n|---|---|---|---|---|---|')
@@ -469,6 +529,9 @@ def main():
             all_res['scale_s'], all_res['scale_mb'] = a, b
             row('10,000 clusters + virtual hosts, s', a, '%.2f', '≤ 0.4')
             row('10,000 clusters + virtual hosts, MB', b, '%.0f', '≤ 80')
+        elif j == 'ads':
+            all_res[j] = r = job_ads()
+            row('10,000 … by ADS, with endpoints, s', r, '%.2f', '≤ 1')
         elif j == 'routes':
             all_res[j] = r = job_routes()
             row('last of 10,000 prefixes : first', r, '%.2f', '≤ 1.1')
