@@ -246,10 +246,24 @@ static int on_dump(struct weft_agent *a, const struct weft_http_req *r, struct e
 	return 400;
 }
 
+/* What is not given stays as it is. */
+static bool query_text(const char *query, const char *key, char *dst, size_t cap)
+{
+	char *text = weft_xcalloc(1, cap);
+	int r = weft_http_query(query, key, text, cap);
+
+	if (!r)
+		memcpy(dst, text, cap);
+	free(text);
+	return !r || r == -ENOENT;
+}
+
 static int on_explain(struct weft_agent *a, const struct weft_http_req *r, struct evbuffer *out,
 		      const char **ret_type)
 {
-	char src[512], dst[512], *text = NULL;
+	char src[512], dst[512], method[32] = "GET", path[2048] = "/", headers[4096] = "";
+	char *text = NULL;
+	struct weft_explain_http http = {src, dst, method, path, headers};
 	struct weft_err e = {0};
 	json_t *j = NULL;
 	int x;
@@ -259,7 +273,13 @@ static int on_explain(struct weft_agent *a, const struct weft_http_req *r, struc
 		evbuffer_add_printf(out, "src and dst: must be given\n");
 		return 400;
 	}
-	x = weft_explain(a->store, src, dst, &j, &text, &e);
+	if (!query_text(r->query, "method", method, sizeof(method)) ||
+	    !query_text(r->query, "path", path, sizeof(path)) ||
+	    !query_text(r->query, "headers", headers, sizeof(headers))) {
+		evbuffer_add_printf(out, "method, path or headers: too long, or no text\n");
+		return 400;
+	}
+	x = weft_explain_request(a->store, &http, &j, &text, &e);
 	if (x < 0) {
 		evbuffer_add_printf(out, "%s\n", e.msg);
 		return x == -ENOENT ? 404 : 400;

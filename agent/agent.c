@@ -239,10 +239,11 @@ static int on_admit(void *owner, const struct weft_xds_peer *p, char ret_scope[W
 		*ret_scope = '\0';
 		return p->uid == a->opt->proxy_uid || p->uid == 0
 			       ? 0
-			       : weft_fail(reterr, NULL, EPERM,
-					   "uid %u is not the node proxy's; a waypoint's node.id is "
-					   "waypoint~IP~GATEWAY.NAMESPACE~DOMAIN",
-					   p->uid);
+			       : weft_fail(
+					 reterr, NULL, EPERM,
+					 "uid %u is not the node proxy's; a waypoint's node.id is "
+					 "waypoint~IP~GATEWAY.NAMESPACE~DOMAIN",
+					 p->uid);
 	}
 	if (p->uid != a->opt->waypoint_uid && p->uid != 0)
 		return weft_fail(reterr, NULL, EPERM, "uid %u is not a waypoint's", p->uid);

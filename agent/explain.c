@@ -255,16 +255,16 @@ static void decide(struct explain *t)
 		plain_source(t);
 }
 
-int weft_explain(const struct weft_store *s, const char *src, const char *dst, struct json_t **ret,
-		 char **ret_text, struct weft_err *reterr)
+int weft_explain_request(const struct weft_store *s, const struct weft_explain_http *http,
+			 struct json_t **ret, char **ret_text, struct weft_err *reterr)
 {
 	struct explain *t = weft_xcalloc(1, sizeof(*t));
 	int err;
 
 	*t = (struct explain){.s = s,
 			      .m = weft_store_model(s),
-			      .src_text = src,
-			      .dst_text = dst,
+			      .src_text = http->src,
+			      .dst_text = http->dst,
 			      .reason = WEFT_REASON_OK};
 	t->v.rule = -1;
 	err = source_find(t, reterr);
@@ -272,6 +272,7 @@ int weft_explain(const struct weft_store *s, const char *src, const char *dst, s
 		err = destination_find(t, reterr);
 	if (!err) {
 		decide(t);
+		t->waypoint = explain_waypoint(t, http);
 		explain_say(t);
 		*ret = explain_json(t);
 		if (!*ret)
@@ -282,4 +283,13 @@ int weft_explain(const struct weft_store *s, const char *src, const char *dst, s
 	}
 	free(t);
 	return err;
+}
+
+int weft_explain(const struct weft_store *s, const char *src, const char *dst, struct json_t **ret,
+		 char **ret_text, struct weft_err *reterr)
+{
+	const struct weft_explain_http http = {
+		.src = src, .dst = dst, .method = "GET", .path = "/"};
+
+	return weft_explain_request(s, &http, ret, ret_text, reterr);
 }

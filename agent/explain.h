@@ -12,3 +12,12 @@ struct json_t;
  * docs/reasons.md. -EINVAL: src or dst not understood.  -ENOENT: names nothing that exists. */
 int weft_explain(const struct weft_store *s, const char *src, const char *dst, struct json_t **ret,
 		 char **ret_text, struct weft_err *reterr);
+/* The same for a request, where a waypoint is on the way: its filters, policies, route and
+ * endpoints. weft_explain asks for "GET /". */
+struct weft_explain_http {
+	const char *src, *dst;
+	const char *method, *path; /* path with its query */
+	const char *headers;	   /* "name: value" lines, or NULL */
+};
+int weft_explain_request(const struct weft_store *s, const struct weft_explain_http *http,
+			 struct json_t **ret, char **ret_text, struct weft_err *reterr);

@@ -4,6 +4,7 @@
 #include "proxy/core/reason.h"
 #include "proxy/policy/authz.h"
 #include "proxy/policy/endpoint.h"
+#include <stdio.h>
 
 enum { EXPLAIN_CHOICES = 32, EXPLAIN_SENTENCE = 900 };
 
@@ -27,9 +28,14 @@ struct explain {
 	bool allow;
 	enum weft_reason reason;
 	char why[EXPLAIN_SENTENCE];
+	struct json_t *waypoint; /* the way through it; NULL: none */
 };
 /* Fills why. */
 void explain_say(struct explain *t);
 struct json_t *explain_json(const struct explain *t);
 char *explain_text(const struct json_t *o); /* malloc'ed; from the JSON, so that nothing is told in
 					       one form only */
+/* explain_waypoint.c: what the waypoint does with the request; NULL: none of ours on the way. May
+ * turn the verdict. */
+struct json_t *explain_waypoint(struct explain *t, const struct weft_explain_http *http);
+void explain_waypoint_text(FILE *f, const struct json_t *w);

@@ -92,7 +92,20 @@ static void say_waypoint(struct explain *t)
 
 	if (g && g->by_host)
 		snprintf(name, sizeof(name), "waypoint %.250s", g->hostname);
-	if (t->allow)
+	if (t->waypoint && t->allow)
+		snprintf(t->why, sizeof(t->why),
+			 "It goes to the waypoint, whose filters, route and endpoints are told "
+			 "above; "
+			 "the pods behind it see the waypoint's identity.");
+	else if (t->waypoint)
+		snprintf(t->why, sizeof(t->why), "%s",
+			 t->reason == WEFT_REASON_POLICY_DENY
+				 ? "A policy of the waypoint denies it, or none of its ALLOW "
+				   "policies lets it in; the filters above say which."
+				 : "The waypoint serves no such address and port; see weftctl "
+				   "status "
+				   "gateways.");
+	else if (t->allow)
 		snprintf(t->why, sizeof(t->why),
 			 "It goes to %s, which decides about the rest of the way; policies of the "
 			 "pods behind it are not told here.",
@@ -260,12 +273,16 @@ static json_t *policies_json(const struct explain *t)
 
 json_t *explain_json(const struct explain *t)
 {
-	return json_pack("{s:o, s:o, s:o, s:I, s:o, s:b, s:o, s:s, s:s, s:s}", "source",
-			 source_json(t), "destination", destination_json(t), "endpoints",
-			 endpoints_json(t), "endpoints_total", (json_int_t)t->all_choices, "path",
-			 path_json(t), "policy_asked", t->checked, "policies", policies_json(t),
-			 "verdict", t->allow ? "allow" : "deny", "reason",
-			 weft_reason_code(t->reason), "explanation", t->why);
+	json_t *o = json_pack("{s:o, s:o, s:o, s:I, s:o, s:b, s:o, s:s, s:s, s:s}", "source",
+			      source_json(t), "destination", destination_json(t), "endpoints",
+			      endpoints_json(t), "endpoints_total", (json_int_t)t->all_choices,
+			      "path", path_json(t), "policy_asked", t->checked, "policies",
+			      policies_json(t), "verdict", t->allow ? "allow" : "deny", "reason",
+			      weft_reason_code(t->reason), "explanation", t->why);
+
+	if (t->waypoint)
+		json_object_set_new(o, "waypoint", t->waypoint);
+	return o;
 }
 
 /* ---- text, from the JSON: nothing is told in one form only */
@@ -357,7 +374,10 @@ char *explain_text(const json_t *o)
 			has(e, "not_used") ? ", not used: " : "",
 			has(e, "not_used") ? get(e, "not_used") : "");
 	path_text(f, json_object_get(o, "path"));
-	policies_text(f, o);
+	if (json_object_get(o, "waypoint"))
+		explain_waypoint_text(f, json_object_get(o, "waypoint"));
+	else
+		policies_text(f, o);
 	fprintf(f, "verdict      %s (%s)\n             %s\n", get(o, "verdict"), get(o, "reason"),
 		get(o, "explanation"));
 	fclose(f);

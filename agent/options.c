@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
 	OPT_CONFIG = 1000,
@@ -269,8 +270,9 @@ int weft_agent_options(int argc, char **argv, struct weft_agent_options *ret)
 		return -EINVAL;
 	}
 	if (o.waypoint_user && ret->waypoint_uid == ret->proxy_uid) {
-		fprintf(stderr, "weft-agent: --waypoint-user: must not be --proxy-user, which could "
-				"then have the waypoints' keys\n");
+		fprintf(stderr,
+			"weft-agent: --waypoint-user: must not be --proxy-user, which could "
+			"then have the waypoints' keys\n");
 		return -EINVAL;
 	}
 	return 0;

@@ -232,8 +232,13 @@ static void gateways_keep(struct result *r, struct tr *t)
 		const struct tr_gateway *g = &t->gateways[i];
 
 		if (g->class != GW_OTHER)
-			r->gateways[r->n_gateways++] = (struct weft_store_gateway){
-				g->scope, g->ns, g->name, g->identity, g->class == GW_WAYPOINT};
+			r->gateways[r->n_gateways++] =
+				(struct weft_store_gateway){.scope = g->scope,
+							    .ns = g->ns,
+							    .name = g->name,
+							    .identity = g->identity,
+							    .source = tr_source(t, g->o),
+							    .waypoint = g->class == GW_WAYPOINT};
 	}
 }
 

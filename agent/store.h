@@ -66,7 +66,7 @@ size_t weft_store_identities(struct weft_store *s, const char *node, const char 
 /* Waypoints and gateways: their scopes, the identity each has, and the secrets that its listeners
  * want besides. Valid until the next load. */
 struct weft_store_gateway {
-	const char *scope, *ns, *name, *identity;
+	const char *scope, *ns, *name, *identity, *source;
 	bool waypoint; /* of that class, not an edge gateway */
 };
 size_t weft_store_gateways(const struct weft_store *s, const struct weft_store_gateway **ret);

@@ -10,7 +10,8 @@ struct weft_ctl {
 	const char *run_dir, *pin_dir, *cgroup;
 	const char *netns, *sa;
 	const char *ips[CTL_ITEMS_MAX], *labels[CTL_ITEMS_MAX];
-	int n_ips, n_labels;
+	const char *method, *path, *headers[CTL_ITEMS_MAX]; /* explain */
+	int n_ips, n_labels, n_headers;
 	bool json, all, yes;
 	char **args; /* after the subcommand */
 	int n_args;

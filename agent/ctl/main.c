@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { F_JSON = 1, F_POD = 2, F_UNENROLL = 4, F_CHECK = 8 };
+enum { F_JSON = 1, F_POD = 2, F_UNENROLL = 4, F_CHECK = 8, F_EXPLAIN = 16 };
 static const struct {
 	const char *name, *args, *help;
 	unsigned flags;
@@ -25,10 +25,11 @@ static const struct {
 	{"validate", "FILE|FOLDER...",
 	 "every check that the agent makes, no agent needed; of an Envoy bootstrap, those of "
 	 "weft-waypoint",
-	 F_JSON,
-	 weft_ctl_validate},
-	{"explain", "SRC DST:PORT", "what would become of a connection, and which object decides",
-	 F_JSON, weft_ctl_explain},
+	 F_JSON, weft_ctl_validate},
+	{"explain", "SRC DST:PORT [--method M] [--path P] [--header N:V]...",
+	 "what would become of a connection, or of a request through a waypoint, and which object "
+	 "decides",
+	 F_JSON | F_EXPLAIN, weft_ctl_explain},
 	{"unenroll", "--all [--yes] [--pin-dir DIR]",
 	 "ends all capture on this node; the agent ends too", F_UNENROLL, weft_ctl_unenroll},
 };
@@ -42,6 +43,9 @@ enum {
 	O_IP,
 	O_SA,
 	O_LABEL,
+	O_METHOD,
+	O_PATH,
+	O_HEADER,
 	O_ALL,
 	O_YES,
 	O_HELP,
@@ -56,6 +60,9 @@ static const struct option longs[] = {
 	{"ip", required_argument, NULL, O_IP},
 	{"sa", required_argument, NULL, O_SA},
 	{"label", required_argument, NULL, O_LABEL},
+	{"method", required_argument, NULL, O_METHOD},
+	{"path", required_argument, NULL, O_PATH},
+	{"header", required_argument, NULL, O_HEADER},
 	{"all", no_argument, NULL, O_ALL},
 	{"yes", no_argument, NULL, O_YES},
 	{"help", no_argument, NULL, O_HELP},
@@ -92,6 +99,10 @@ static unsigned needs(int c)
 	case O_SA:
 	case O_LABEL:
 		return F_POD;
+	case O_METHOD:
+	case O_PATH:
+	case O_HEADER:
+		return F_EXPLAIN;
 	case O_ALL:
 	case O_YES:
 		return F_UNENROLL;
@@ -143,6 +154,15 @@ static int set(struct weft_ctl *c, int o, const char *v)
 		return add(c->ips, &c->n_ips, v, "--ip");
 	case O_LABEL:
 		return add(c->labels, &c->n_labels, v, "--label");
+	case O_METHOD:
+		c->method = v;
+		return 0;
+	case O_PATH:
+		c->path = v;
+		return *v == '/' ? 0 : usage("--path: must begin with /, is", v);
+	case O_HEADER:
+		return strchr(v, ':') ? add(c->headers, &c->n_headers, v, "--header")
+				      : usage("--header: must be NAME:VALUE, is", v);
 	case O_ALL:
 		c->all = true;
 		return 0;

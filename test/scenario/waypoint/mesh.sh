@@ -58,7 +58,7 @@ cat >"$MESH_W/waypoint.yaml" <<-EOF
 	        explicit_http_config: {http2_protocol_options: {}}
 	    load_assignment:
 	      cluster_name: agent
-	      endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: "$MESH_W/A/xds.sock"}}}}]}]
+	      endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: "$MESH_W/A/waypoint.sock"}}}}]}]
 EOF
 mesh_start
 mesh_spawn waypoint wp "$MESH_W/log/waypoint.log" "$MESH_BIN/weft-waypoint" -c "$MESH_W/waypoint.yaml" --concurrency 2 \
@@ -137,7 +137,12 @@ like "$(get guest "http://$WEB/other")" '^web .* 200$' "... and another path to 
 is_now 10 '*curl*' guest "http://${MESH_POD_IP[web]}:8080/admin"
 ok $? "requireWaypoint: the pod itself takes only the waypoint"
 like "$(get client "http://${MESH_POD_IP[web2]}:8080/")" '^web2 .* 200$' "... a pod without policy takes everybody"
-like "$(mesh_ctl B explain shop/client "$WEB:80" 2>&1)" 'waypoint' "weftctl explain names the waypoint"
+OUT=$(mesh_ctl B explain shop/guest "$WEB:80" --path /admin/x 2>&1)
+like "$OUT" 'waypoint +Gateway shop/wp .*' "weftctl explain goes through the waypoint"
+like "$OUT" 'denied by ns\[shop\]-policy\[admin\]-rule\[0\]' "... names the policy that denies"
+like "$(mesh_ctl B explain shop/client "$WEB:80" --path / --header 'x-user: tester' 2>&1)" 'route +shop/web.0' "... and the rule of the route"
+like "$(mesh_ctl B status gateways)" 'shop/wp +weft-waypoint .*True' "weftctl status gateways"
+like "$(mesh_ctl B status routes)" 'HTTPRoute +shop/web +Service shop/web:80 +True +True' "weftctl status routes"
 
 # the waypoint is told of another account while the pod's own node is not: what answers is not whom it expects
 kill -STOP "${MESH_PID[agentB]}"
