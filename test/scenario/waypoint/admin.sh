@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# limit: 120
+# weft-waypoint as it is run: admin against Envoy's own answers, TCP admin and its token, the seal, the end, validation.
+. test/lib/mesh.sh
+. test/lib/envoy.sh
+mesh_need curl promtool openssl
+ENVOY=$( (envoy_need >/dev/null 2>&1 && echo "$ENVOY") || true)
+export ENVOY MESH_BIN
+exec /usr/bin/python3 test/peers/waypoint_admin.py
