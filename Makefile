@@ -175,6 +175,7 @@ golden-update: build-scenario build-unit ## write the golden files anew and show
 	$(Q)cd $(CURDIR) && for t in golden config_doc coverage_doc; do WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/xds/$${t}_test >/dev/null; done; git diff --stat test/golden docs
 	$(Q)cd $(CURDIR) && WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/proxy/codec/h1_golden_test >/dev/null; git diff --stat test/golden/h1
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/files.sh
+	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/waypoint.sh
 scenario: build-scenario ## scenarios only: two nodes with real programs in network namespaces, as root
 	$(Q)$(RUN) $(RUN_SCEN)
 demo: build-scenario $(O)/deps.bench ## two nodes with nginx, redis, iperf3: captured, encrypted, allowed and denied, then a waypoint; KEEP=1 leaves the nodes
