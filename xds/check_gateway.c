@@ -108,14 +108,14 @@ static void check_selector(struct check *c, const struct weft_path *up,
 static void check_allowed(struct check *c, const struct weft_path *up,
 			  const Weft__Kube__AllowedRoutes *a)
 {
-	static const char *const froms[] = {"All", "Same", "Selector", NULL};
+	static const char *const sources[] = {"All", "Same", "Selector", NULL};
 	static const char *const kinds[] = {"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", NULL};
 	const struct weft_path at = {up, "allowedRoutes", -1}, ns = {&at, "namespaces", -1};
 	const struct weft_path from = {&ns, "from", -1}, sel = {&ns, "selector", -1};
 	const Weft__Kube__RouteNamespaces *n = a->namespaces;
 
 	if (n) {
-		check_one_of(c, &from, check_at(c, n, "from", -1), n->from, froms);
+		check_one_of(c, &from, check_at(c, n, "from", -1), n->from, sources);
 		if ((n->from && !strcmp(n->from, "Selector")) != (n->selector != NULL))
 			check_bad(c, check_at(c, n, "from", -1), &sel,
 				  "goes with from: Selector, and with nothing else");
