@@ -539,6 +539,7 @@ def main():
         json.dump(all_res, open(os.environ['BENCH_OUT'], 'w'), indent=1)
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 try:
     main()
 finally:
