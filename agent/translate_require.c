@@ -28,13 +28,37 @@ static void not_from(struct tr *t, Match *m, const struct tr_gateway *g)
 
 	if (!g)
 		return;
+	for (size_t i = 0; i < m->n_not_principals; i++)
+		if (!strcmp(m->not_principals[i]->exact, g->identity + strlen("spiffe://")))
+			return;
 	s->match_type_case = ISTIO__SECURITY__STRING_MATCH__MATCH_TYPE_EXACT;
 	s->exact = weft_arena_strdup(t->a, g->identity + strlen("spiffe://"));
 	TR_ADD(t, m->not_principals, m->n_not_principals, s);
 }
 
+/* A pod may be behind another Service with a waypoint of its own, which must get through too. */
+static void not_from_others(struct tr *t, Match *m, const struct tr_svc *s)
+{
+	for (size_t i = 0; s && i < s->n_members; i++)
+		for (size_t k = 0; k < s->members[i].w->n_services; k++) {
+			const char *key = s->members[i].w->services[k]->key;
+			const char *slash = strchr(key, '/'), *dot = strchr(key, '.');
+			const struct tr_svc *o =
+				slash && dot > slash
+					? tr_svc_find(t,
+						      weft_arena_strndup(t->a, key,
+									 (size_t)(slash - key)),
+						      weft_arena_strndup(t->a, slash + 1,
+									 (size_t)(dot - slash - 1)))
+					: NULL;
+
+			if (o && o->gw && o->gw != s->gw && o->gw != s->gw2)
+				not_from(t, m, o->gw);
+		}
+}
+
 static void rule_add(struct tr *t, Istio__Security__Authorization *p, const uint32_t *ports,
-		     size_t n, const struct tr_gateway *g, const struct tr_gateway *g2)
+		     size_t n, const struct tr_gateway *g, const struct tr_svc *svc)
 {
 	Istio__Security__Rule *r = tr_new(t, &istio__security__rule__descriptor);
 	Istio__Security__Clause *who = tr_new(t, &istio__security__clause__descriptor);
@@ -43,7 +67,8 @@ static void rule_add(struct tr *t, Istio__Security__Authorization *p, const uint
 	Match *b = tr_new(t, &istio__security__match__descriptor);
 
 	not_from(t, a, g);
-	not_from(t, a, g2);
+	not_from(t, a, svc ? svc->gw2 : NULL);
+	not_from_others(t, a, svc);
 	TR_ADD(t, who->matches, who->n_matches, a);
 	TR_ADD(t, r->clauses, r->n_clauses, who);
 	for (size_t i = 0; i < n; i++)
@@ -95,7 +120,7 @@ static void service(struct tr *t, const struct tr_svc *s)
 	if (!n)
 		return;
 	p = policy_new(t, s->o->ns, name);
-	rule_add(t, p, ports, n, s->gw, s->gw2);
+	rule_add(t, p, ports, n, s->gw, s);
 	policy_out(t, p, tr_source(t, s->gw->o));
 	for (size_t i = 0; i < s->n_members; i++)
 		TR_ADD(t, s->members[i].w->authorization_policies,

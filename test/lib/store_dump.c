@@ -38,9 +38,14 @@ static void print_ports(Istio__Workload__Port *const *v, size_t n)
 
 static void print_gateway(const char *name, const Istio__Workload__GatewayAddress *g)
 {
-	if (g)
+	if (g && g->destination_case == ISTIO__WORKLOAD__GATEWAY_ADDRESS__DESTINATION_ADDRESS) {
+		printf("  %s ", name);
+		print_bytes(&g->address->address);
+		printf(":%u\n", g->hbone_mtls_port);
+	} else if (g) {
 		printf("  %s %s/%s:%u\n", name, g->hostname->namespace_, g->hostname->hostname,
 		       g->hbone_mtls_port);
+	}
 }
 
 static void print_workload(const Istio__Workload__Workload *w)
@@ -292,7 +297,7 @@ int main(int argc, char **argv)
 	bad += weft_store_load(s, objs, &store);
 	print_errors("store", &store);
 	n = weft_store_resources(s, &v);
-	for (size_t i = 0; !explain && i < n; i++)
+	for (size_t i = 0; !explain && i < n && !*v[i].scope; i++)
 		print_resource(&v[i]);
 	if (explain)
 		bad += print_explanations(s, argv[1], !strcmp(argv[0], "--explain-json"));
