@@ -604,8 +604,11 @@ void weft_routes_explain(const struct weft_routes *r, const struct weft_route_in
 	const struct weft_vhost *v = vhost_find(r, in->h);
 	const char *path = weft_headers_value(in->h, WEFT_H_PATH);
 	size_t full = strlen(path), n = route_path_len(path, full), i;
+	const char *semi = r->ignore_params ? memchr(path, ';', n) : NULL;
 	char buf[160];
 
+	if (semi)
+		n = (size_t)(semi - path);
 	if (!v) {
 		evbuffer_add_printf(out, "no virtual host of %s has the domain \"%s\"\n", r->name,
 				    weft_headers_value(in->h, WEFT_H_AUTHORITY));

@@ -320,8 +320,8 @@ static enum weft_flow begin(struct router *r, bool end)
 	name = weft_route_cluster(r->route, &in, &r->weighted);
 	r->wc = name ? weft_wcluster_find(weft_stream_worker(s), name) : NULL;
 	if (!r->wc) {
-		router_reply(r, name ? not_found_status(r->route) : 503, WEFT_FLAG_NC,
-			     "cluster_not_found", NULL, false);
+		router_reply(r, not_found_status(r->route), WEFT_FLAG_NC, "cluster_not_found", NULL,
+			     false);
 		return WEFT_DONE;
 	}
 	weft_wcluster_ref(r->wc);

@@ -545,6 +545,10 @@ static void answers_of_routes(void **state)
 	assert_true(comes("location: http://h/n"));
 	assert_true(comes("x-r: yes"));
 	shut();
+	open_with("route: {cluster_header: x-c, cluster_not_found_response_code: NOT_FOUND}", "");
+	get("/");
+	assert_true(comes("404"));
+	shut();
 	open_with("route: {cluster: none, cluster_not_found_response_code: NOT_FOUND}", "");
 	get("/");
 	assert_true(comes("404"));
