@@ -194,6 +194,8 @@ fuzz: ## libFuzzer: T=NAME one of them, SECS=60 for each
 fuzz-programs: $(patsubst %,$(O)/test/fuzz/%_fuzz,$(or $(T),$(FUZZERS)))
 
 # ---- the rest
+# with CI=1 the release build has warnings as errors already
+LINTDIR = $(if $(CI),$(call DIR,release),$(call DIR,lint))
 C_FILES = $(shell git ls-files '*.[ch]' 2>/dev/null || find agent bpf proxy test xds -name '*.[ch]')
 lint: $(O)/deps.lint ## format, include direction, warnings as errors, scripts, spelling; LINT_TIDY=1 clang-tidy too
 	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
@@ -202,9 +204,9 @@ lint: $(O)/deps.lint ## format, include direction, warnings as errors, scripts, 
 	$(Q)docs/gen-reasons.sh --check
 	$(Q)shellcheck -x -S warning -e SC1007 $$(git ls-files '*.sh' .ci/run)
 	$(Q)codespell -L ans,nd,te,rlse,als,upto,pres,protocal,froms $$(git ls-files | grep -v -e '^test/fuzz/corpus/' -e '^LICENSE')
-	$(Q)$(MAKE) --no-print-directory CI=1 BUILD=release O=$(call DIR,lint) all $(TOOLS:$(O)/%=$(call DIR,lint)/%) \
-		$(patsubst $(O)/%,$(call DIR,lint)/%.o,$(UNIT))
-	$(Q)$(if $(LINT_TIDY),test/lint/tidy.sh $(call DIR,lint))
+	$(Q)$(MAKE) --no-print-directory CI=1 BUILD=release O=$(LINTDIR) all $(TOOLS:$(O)/%=$(LINTDIR)/%) \
+		$(patsubst $(O)/%,$(LINTDIR)/%.o,$(UNIT))
+	$(Q)$(if $(LINT_TIDY),test/lint/tidy.sh $(LINTDIR))
 fmt: $(O)/deps.lint ## clang-format on all C files
 	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
 install: all ## DESTDIR= PREFIX=/usr/local
