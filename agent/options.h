@@ -6,7 +6,8 @@
 #include <sys/types.h>
 
 struct weft_agent_options {
-	const char *config, *node, *run_dir, *state_dir, *pin_dir, *proxy_user, *waypoint_user, *instance;
+	const char *config, *node, *run_dir, *state_dir, *pin_dir, *proxy_user, *waypoint_user,
+		*instance;
 	char cgroup[256]; /* cgroup2 mount */
 	bool move_cgroup; /* its cgroup2 stands beside v1 ones: no container has a cgroup of its own
 			     there */
