@@ -42,9 +42,11 @@ static char *slurp(const char *path, size_t *ret_n, struct weft_errs *errs)
 		} else if (S_ISDIR(st.st_mode)) {
 			errno = EISDIR;
 		} else {
-			text = weft_xcalloc(1, WEFT_YAML_BYTES_MAX + 1);
-			for (n = 0; n < WEFT_YAML_BYTES_MAX;) {
-				ssize_t k = read(fd, text + n, (size_t)(WEFT_YAML_BYTES_MAX - n));
+			ssize_t cap = S_ISREG(st.st_mode) ? st.st_size : WEFT_YAML_BYTES_MAX;
+
+			text = weft_xcalloc(1, (size_t)cap + 1);
+			for (n = 0; n < cap;) {
+				ssize_t k = read(fd, text + n, (size_t)(cap - n));
 
 				if (k < 0)
 					n = -1;
