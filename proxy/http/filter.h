@@ -77,8 +77,6 @@ struct weft_worker *weft_stream_worker(struct weft_stream *s);
 struct event_base *weft_stream_base(struct weft_stream *s);
 struct weft_info *weft_stream_info(struct weft_stream *s);
 const struct weft_io_info *weft_stream_downstream(struct weft_stream *s);
-/* The client's certificate as URL-encoded PEM; "": none. */
-const char *weft_stream_peer_pem(struct weft_stream *s);
 struct weft_io *weft_stream_io(struct weft_stream *s); /* the client's connection; NULL: gone */
 struct weft_headers *weft_stream_headers(struct weft_stream *s,
 					 enum weft_dir d); /* NULL: not there yet */
