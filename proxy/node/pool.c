@@ -327,7 +327,7 @@ static struct entry *entry_new(const struct weft_pool_ask *ask, const char *key,
 }
 
 struct weft_tunnel *weft_pool_tunnel(const struct weft_pool_ask *ask,
-				   struct weft_pool_wait **ret_wait)
+				     struct weft_pool_wait **ret_wait)
 {
 	static __thread char key[WEFT_POOL_KEY_MAX];
 	size_t n = key_of(ask->pod, ask->route, key);

@@ -22,7 +22,7 @@ struct weft_pool_ask {
 };
 /* A tunnel at once, or NULL and got() later. */
 struct weft_tunnel *weft_pool_tunnel(const struct weft_pool_ask *ask,
-				   struct weft_pool_wait **ret_wait);
+				     struct weft_pool_wait **ret_wait);
 void weft_pool_cancel(struct weft_pool_wait *w); /* NULL is fine */
 
 void weft_pool_purge(struct weft_wstate *ws); /* after a model change */

@@ -63,9 +63,9 @@ struct weft_cluster {
 	/* HTTP */
 	enum weft_upstream_http http;
 	struct weft_session_conf session_h1, session_h2;
-	uint32_t max_requests_per_connection;		      /* 0: no limit */
-	unsigned idle_ms, max_connection_ms, max_stream_ms;   /* 0: none; idle default 1 h */
-	double preconnect_ratio; /* 1.0 */
+	uint32_t max_requests_per_connection;		    /* 0: no limit */
+	unsigned idle_ms, max_connection_ms, max_stream_ms; /* 0: none; idle default 1 h */
+	double preconnect_ratio;			    /* 1.0 */
 	uint32_t max_response_headers;
 	bool close_on_health_failure, drain_on_host_removal, round_trip_per_host_stats;
 	/* ORIGINAL_DST with use_http_header: the request header to put into

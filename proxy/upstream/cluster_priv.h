@@ -22,7 +22,7 @@ struct weft_cluster_priv {
 	struct weft_bind bind;
 	bool pool_per_downstream; /* connection_pool_per_downstream_connection */
 	bool auto_sni, auto_san;
-	const char *auto_sni_header; /* NULL: :authority */
+	const char *auto_sni_header;	   /* NULL: :authority */
 	uint32_t per_host_max_connections; /* per_host_thresholds; UINT32_MAX: none */
 	/* Endpoints that need more than their host (all hosts: NULL). */
 	const struct weft_original_dst_conf *original_dst; /* type ORIGINAL_DST */

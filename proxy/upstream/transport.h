@@ -20,7 +20,8 @@ const struct weft_tsocket *weft_transport_pick_criteria(const struct weft_transp
 /* Certificates in use, of each TLS context; v holds during the call. Main thread. */
 struct weft_tls_cert;
 void weft_transport_certs(const struct weft_transport *t,
-			  void (*fn)(void *ctx, const struct weft_tls_cert *v, size_t n), void *ctx);
+			  void (*fn)(void *ctx, const struct weft_tls_cert *v, size_t n),
+			  void *ctx);
 bool weft_tsocket_tls(const struct weft_tsocket *s);
 /* Connections of two clients may not be shared: the PROXY header names them. */
 bool weft_tsocket_per_client(const struct weft_tsocket *s);

@@ -342,8 +342,7 @@ int waypoint_duplicates(struct weft_cfg *c,
 	qsort(v, r->n_clusters, sizeof(*v), by_name);
 	for (i = 1; i < r->n_clusters; i++)
 		if (*v[i].name && !strcmp(v[i].name, v[i - 1].name)) {
-			struct weft_path p = {&top, "clusters", (int)v[i].i},
-					 pn = {&p, "name", -1};
+			struct weft_path p = {&top, "clusters", (int)v[i].i}, pn = {&p, "name", -1};
 
 			err |= weft_cfg_fail(c, &pn, "\"%s\" is the name of clusters[%zu] too",
 					     v[i].name, v[i - 1].i);

@@ -14,7 +14,8 @@ void waypoint_errs_once(struct weft_errs *e)
 
 	for (i = 0; i < e->n; i++) {
 		for (k = 0; k < n; k++)
-			if (!strcmp(e->v[i].path, e->v[k].path) && !strcmp(e->v[i].msg, e->v[k].msg))
+			if (!strcmp(e->v[i].path, e->v[k].path) &&
+			    !strcmp(e->v[i].msg, e->v[k].msg))
 				break;
 		if (k == n)
 			e->v[n++] = e->v[i];

@@ -19,7 +19,7 @@ struct waypoint_options {
 	const char *admin_path; /* unix socket; NULL: of the bootstrap, or none */
 	const char *admin_address_file;
 	const char *admin_token_file; /* what a TCP admin asks for; NULL: there is none */
-	unsigned drain_s; /* 600 */
+	unsigned drain_s;	      /* 600 */
 	bool drain_immediate;
 	const char *user;
 	bool no_seccomp;
@@ -80,7 +80,7 @@ struct listeners_conf {
 	struct weft_route_tables *routes;
 	struct secrets *secrets;
 	const Envoy__Config__Core__V3__Node *node; /* NULL */
-	bool dry; /* nothing is bound and no worker is told */
+	bool dry;				   /* nothing is bound and no worker is told */
 	/* The first configuration of it serves; or it left. */
 	void (*live)(void *owner, const char *name, bool on);
 	void *owner;

@@ -64,7 +64,7 @@ void router_free_attempt(struct router *r, bool reset);
 void router_timers_off(struct router *r);
 /* router_attempt.c */
 void router_attempt(struct router *r);
-bool router_leave(struct router *r); /* whole both ways: it ends by itself; false: not yet */
+bool router_leave(struct router *r);	 /* whole both ways: it ends by itself; false: not yet */
 void router_send_body(struct router *r); /* what waits in out, to the exchange */
 void router_arm_request_done(struct router *r);
 void router_timeout(struct router *r, bool per_try);

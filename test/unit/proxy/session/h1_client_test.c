@@ -175,7 +175,7 @@ static void cut_inside_an_answer(void **state)
 	put(fd, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nxyz");
 	close(fd);
 	fd = -1;
-	assert_log(cli, "headers :status=200 content-length=10\ndata xyz\ngoaway\nreset remote\n"
+	assert_log(cli, "headers :status=200 content-length=10\ndata xyz\ngoaway\nreset protocol\n"
 			"closed eof\n");
 }
 

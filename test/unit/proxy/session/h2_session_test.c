@@ -177,7 +177,7 @@ static void resets(void **state)
 	e = ask(cli, HEAD("POST"), true);
 	settle();
 	weft_exchange_reset(e->x, WEFT_RESET_LOCAL);
-	assert_log(srv, SAW("POST") "\nreset remote\n");
+	assert_log(srv, SAW("POST") "\nreset remote http2.remote_reset\n");
 	assert_log(cli, "room\n");
 	ask(cli, HEAD("GET"), false);
 	settle();
@@ -188,7 +188,7 @@ static void resets(void **state)
 	answer(srv->ex[2], ":status: 200", false);
 	weft_exchange_reset(srv->ex[2]->x, WEFT_RESET_LOCAL);
 	settle();
-	assert_string_equal(strstr(cli->log, "reset"), "reset remote\nroom\n");
+	assert_string_equal(strstr(cli->log, "reset"), "reset remote http2.remote_reset\nroom\n");
 	srv->refuse = true;
 	cli->log[0] = 0;
 	ask(cli, HEAD("GET"), false);

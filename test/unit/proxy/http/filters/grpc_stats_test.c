@@ -2,7 +2,7 @@
 #include "test/unit/proxy/http/filters/filter_fix.h"
 #include "test/unit/proxy/upstream/build.h"
 
-/* its statics, under another name for the filter */
+/* its counters, under another name for the filter */
 #define weft_http_filter_grpc_stats test_grpc_stats
 #include "proxy/http/filters/grpc_stats.c"
 #undef weft_http_filter_grpc_stats
@@ -10,7 +10,7 @@
 #define STATS(body) "{name: g, typed_config: {" TYPE "grpc_stats.v3.FilterConfig, " body "}}"
 #define CALL(path, type)                                                                           \
 	"POST " path " HTTP/1.1\r\nhost: a\r\ncontent-type: " type "\r\ncontent-length: "          \
-								   "12\r\n\r\n"
+	"12\r\n\r\n"
 #define TWO "\0\0\0\0\2ab\1\0\0\0\0"
 
 static struct weft_worker *boss;
