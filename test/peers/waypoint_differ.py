@@ -22,6 +22,7 @@ LOG = {"case": "%REQ(x-case)%", "code": "%RESPONSE_CODE%", "details": "%RESPONSE
        "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
        "remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
 DEAD = free_ports(1)[0]
+INNER = ("x-forwarded-for", "10.0.0.1")  # of those who may ask for retries and timeouts
 
 
 def routes():
@@ -143,7 +144,8 @@ class Pair:
         main = {"route_config": {"validate_clusters": False}, "vhosts": vhosts(), **log}
         listeners = [
             listener("main", self.ports["main"], chain(hcm([], **main, upgrade_configs=[{"upgrade_type": "CONNECT"}],
-                                                           http2_protocol_options={"allow_connect": True}))),
+                                                           http2_protocol_options={"allow_connect": True}, internal_address_config={
+                "cidr_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}))),
             listener("strict", self.ports["strict"], chain(hcm(
                 [say("/pub", 200, "pub"), to("h1", "/")], **log, normalize_path=True, merge_slashes=True,
                 path_with_escaped_slashes_action="REJECT_REQUEST", use_remote_address=True, strip_any_host_port=True,
@@ -178,7 +180,8 @@ class Pair:
                 [to("h1", "/")], **log, http_protocol_options={"header_key_format": {"proper_case_words": {}}}))),
         ]
         trailing = {"explicit_http_config": {"http_protocol_options": {"enable_trailers": True}}}
-        clusters = [cluster("h1", up.port, http=trailing), cluster("h2", up2.port, http=H2_UP), cluster("h2kill", kill.port, http=H2_UP),
+        many = {"circuit_breakers": {"thresholds": [{"max_retries": 100}]}}
+        clusters = [cluster("h1", up.port, http=trailing, **many), cluster("h2", up2.port, http=H2_UP, **many), cluster("h2kill", kill.port, http=H2_UP),
                     cluster("dead", DEAD), cluster("dead2", DEAD, http=H2_UP),
                     cluster("none"), cluster("ring", up.port, lb_policy="RING_HASH"),
                     cluster("max0", up.port, circuit_breakers={"thresholds": [{"max_requests": 0, "max_pending_requests": 0}]}),
@@ -222,8 +225,8 @@ def cases():
     case("timeout amid body", path="/timeout", do="gap=900;body=1000")
     case("per try", path="/ptry", do="delay=700")
     case("per try then good", path="/ptry", do="delay=700;fail=1:@key")
-    case("timeout by header", path="/h", headers=[("x-envoy-upstream-rq-timeout-ms", "200")], do="delay=700")
-    case("per try by header", path="/h", headers=[("x-envoy-upstream-rq-per-try-timeout-ms", "200"), ("x-envoy-max-retries", "1"),
+    case("timeout by header", path="/h", headers=[INNER, ("x-envoy-upstream-rq-timeout-ms", "200")], do="delay=700")
+    case("per try by header", path="/h", headers=[INNER, ("x-envoy-upstream-rq-per-try-timeout-ms", "200"), ("x-envoy-max-retries", "1"),
                                                   ("x-envoy-retry-on", "5xx")], do="delay=700")
     case("alt response", path="/timeout", headers=[("x-envoy-upstream-rq-timeout-alt-response", "1")], do="delay=900")
     case("expected timeout header", path="/timeout", headers=[("x-envoy-expected-rq-timeout-ms", "77")])
@@ -240,12 +243,12 @@ def cases():
     case("retry grpc once", path="/retrygrpc", headers=[("content-type", "application/grpc")], do="status=200;body=0;grpc=14;fail=1:@key")
     case("retry grpc always", path="/retrygrpc", headers=[("content-type", "application/grpc")], do="status=200;body=0;grpc=14")
     case("retry body", path="/retry5xx", method="POST", body=b"again" * 100, do="status=503;fail=1:@key")
-    case("retry by header", path="/h", headers=[("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "2")], do="status=503;fail=2:@key")
-    case("retry codes by header", path="/h", headers=[("x-envoy-retry-on", "retriable-status-codes"),
+    case("retry by header", path="/h", headers=[INNER, ("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "2")], do="status=503;fail=2:@key")
+    case("retry codes by header", path="/h", headers=[INNER, ("x-envoy-retry-on", "retriable-status-codes"),
                                                       ("x-envoy-retriable-status-codes", "401,499")], do="status=499;fail=1:@key")
-    case("retry headers by header", path="/h", headers=[("x-envoy-retry-on", "retriable-headers"),
+    case("retry headers by header", path="/h", headers=[INNER, ("x-envoy-retry-on", "retriable-headers"),
                                                         ("x-envoy-retriable-header-names", "x-foo")], do="header=x-foo:1;fail=1:@key")
-    case("grpc retry by header", path="/h2", headers=[("x-envoy-retry-grpc-on", "unavailable"), ("content-type", "application/grpc")],
+    case("grpc retry by header", path="/h2", headers=[INNER, ("x-envoy-retry-grpc-on", "unavailable"), ("content-type", "application/grpc")],
          do="grpc=14;body=0;fail=1:@key")
     case("attempts", host="attempts.example", do="status=503;fail=1:@key")
     case("attempts always", host="attempts.example", do="status=503")
@@ -420,7 +423,8 @@ KNOWN = [
     (r"^upgrade$", r"^log (details|flags|long):", "a client that closes its side of an upgraded connection ends it in order"),
     (r"^upgrade (not allowed|unknown)$", r"^log cluster:", "no cluster was chosen for a refused upgrade"),
     (r"^upgrade refused by upstream", r"^(body|log out):", "the upstream sees the header Connection in lower case"),
-    (r"^2 h[12] up how=partial", r"^reset:", "a cut answer ends with INTERNAL_ERROR, not NO_ERROR"),
+    (r"^2 h[12] up how=partial", r"^(reset|status|headers|body):",
+     "a cut answer ends with INTERNAL_ERROR, not NO_ERROR, and takes with it what had not gone out yet"),
     (r"^2 ", r"^goaway:", "a broken connection is told so by GOAWAY before it is closed"),
     (r"^2 (big|many) headers", r"^(reset|status|whole|headers|body)", "answered with 431, not reset"),
     (r"^2 underscore rejected", r"^(reset|log lines)", "PROTOCOL_ERROR, not INTERNAL_ERROR"),

@@ -105,6 +105,7 @@ def config():
     line = '[%START_TIME%] "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_HOST%\n'
     listeners = [
         listener("main", P["main"], chain(hcm(routes, stat_prefix="main", access_log=json_log(JSON_LOG, **fields), **upgrades,
+                                              internal_address_config={"cidr_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]},
                                               http_protocol_options={"enable_trailers": True}))),
         listener("h2c", P["h2c"], chain(hcm(routes, stat_prefix="h2c", codec_type="HTTP2", **upgrades))),
         listener("tight", P["tight"], chain(hcm([to("h1", "/")], stat_prefix="tight", **tight))),
