@@ -182,7 +182,7 @@ static void resets(void **state)
 	ask(cli, HEAD("GET"), false);
 	settle();
 	weft_exchange_reset(srv->ex[1]->x, WEFT_RESET_REFUSED);
-	assert_log(cli, "reset refused\nroom\n");
+	assert_log(cli, "reset refused http2.remote_refuse\nroom\n");
 	ask(cli, HEAD("GET"), false);
 	settle();
 	answer(srv->ex[2], ":status: 200", false);
@@ -192,7 +192,7 @@ static void resets(void **state)
 	srv->refuse = true;
 	cli->log[0] = 0;
 	ask(cli, HEAD("GET"), false);
-	assert_log(cli, "reset refused\nroom\n");
+	assert_log(cli, "reset refused http2.remote_refuse\nroom\n");
 }
 
 static void a_short_body_breaks_the_rule(void **state)
