@@ -73,7 +73,9 @@ const char *weft_data_source(struct weft_cfg *c, const struct weft_path *at,
 	case ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME:
 		if (c->file)
 			return from_file(c, &file, d->filename, what, ret_n);
-		weft_cfg_fail(c, &file, "%s: only the bootstrap may name files", what);
+		weft_cfg_fail(c, &file,
+			      "%s: only the bootstrap and files of path sources may name files",
+			      what);
 		return NULL;
 	case ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_BYTES:
 		return limited(c, at, d->inline_bytes.data, d->inline_bytes.len, what, ret_n);

@@ -133,6 +133,8 @@ void weft_session_start(struct weft_session *s, const struct weft_session_proto 
 	s->proto = proto;
 	s->version = proto == &weft_session_h2 ? WEFT_HTTP_2 : WEFT_HTTP_11;
 	proto->begin(s);
+	if (s->draining && !weft_session_over(s))
+		proto->drain(s, s->grace_ms);
 }
 
 /* ---- which version: what ALPN chose, else the first bytes */
@@ -348,9 +350,10 @@ void weft_session_drain(struct weft_session *s, unsigned grace_ms)
 		return;
 	s->draining = true;
 	weft_session_hold(s);
+	s->grace_ms = grace_ms;
+	/* a connection that said nothing yet may still ask once: its owner waits no longer than
+	 * grace_ms */
 	if (s->proto)
 		s->proto->drain(s, grace_ms);
-	else
-		weft_session_close(s, WEFT_IO_EOF, 0, true);
 	weft_session_release(s);
 }

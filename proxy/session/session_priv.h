@@ -94,6 +94,7 @@ TAILQ_HEAD(weft_exchanges, weft_exchange);
 struct weft_session {
 	struct weft_io *io;
 	const struct weft_session_conf *conf;
+	unsigned grace_ms; /* of drain, told before the version was known */
 	const struct weft_session_ops *ops;
 	void *owner;
 	const struct weft_session_proto *proto; /* NULL: not known yet */

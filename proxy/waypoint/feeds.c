@@ -32,6 +32,7 @@ struct rt_feed {
 	struct weft_route_table *table; /* key */
 	struct feeds *f;
 	struct weft_xds_watch *watch;
+	bool local;
 };
 struct feeds {
 	struct waypoint *w;
@@ -40,6 +41,7 @@ struct feeds {
 	struct ep_feed *eps;
 	struct rt_feed *rts;
 	struct weft_errs *errs; /* room for one resource's */
+	bool cds_local, lds_local;
 };
 
 /* The first error is what the server is told; all are logged at debug. */
@@ -57,10 +59,20 @@ static void reject(struct feeds *f, struct weft_xds_reply *r, const char *kind,
 	weft_xds_reject(r, up->name, &f->errs->v[0]);
 }
 
-static struct weft_cfg cfg_of(struct feeds *f, const struct weft_xds_resource *up)
+/* local: from a file of ours, which may name other files; a control plane may not. */
+static struct weft_cfg cfg_of(struct feeds *f, const struct weft_xds_resource *up, bool local)
 {
 	memset(f->errs, 0, sizeof(*f->errs));
-	return (struct weft_cfg){.arena = up->arena, .errs = f->errs};
+	return (struct weft_cfg){.arena = up->arena, .errs = f->errs, .file = local};
+}
+
+bool feeds_local(const Envoy__Config__Core__V3__ConfigSource *cs)
+{
+	return cs &&
+	       (cs->config_source_specifier_case ==
+			ENVOY__CONFIG__CORE__V3__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_PATH ||
+		cs->config_source_specifier_case ==
+			ENVOY__CONFIG__CORE__V3__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_PATH_CONFIG_SOURCE);
 }
 
 /* ---- clusters */
@@ -71,7 +83,7 @@ static void cds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	size_t i;
 
 	for (i = 0; i < n_up; i++) {
-		struct weft_cfg c = cfg_of(f, &up[i]);
+		struct weft_cfg c = cfg_of(f, &up[i], f->cds_local);
 
 		if (weft_cfg_check(&c, NULL, up[i].msg) ||
 		    weft_clusters_set(f->w->clusters, &c, NULL, (const void *)up[i].msg,
@@ -102,7 +114,7 @@ static void eds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	size_t i;
 
 	for (i = 0; i < n_up; i++) {
-		struct weft_cfg c = cfg_of(f, &up[i]);
+		struct weft_cfg c = cfg_of(f, &up[i], false);
 
 		if (weft_cfg_check(&c, NULL, up[i].msg) ||
 		    weft_clusters_endpoints(f->w->clusters, &c, NULL, e->name,
@@ -166,7 +178,7 @@ static void rds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	size_t i;
 
 	for (i = 0; i < n_up; i++) {
-		struct weft_cfg c = cfg_of(t->f, &up[i]);
+		struct weft_cfg c = cfg_of(t->f, &up[i], t->local);
 
 		if (weft_cfg_check(&c, NULL, up[i].msg) ||
 		    weft_route_table_set(t->table, &c, NULL, (const void *)up[i].msg,
@@ -211,6 +223,7 @@ void feeds_want_routes(void *owner, struct weft_route_table *table,
 	t = weft_xcalloc(1, sizeof(*t));
 	t->f = f;
 	t->table = table;
+	t->local = feeds_local(cs);
 	HASH_ADD_PTR(f->rts, table, t);
 	t->watch = weft_xds_watch(w->sources, cs, &weft_xds_type_route, name, &rds_sink, t, &err);
 	if (!t->watch)
@@ -228,7 +241,7 @@ static void lds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	for (i = 0; i < n_removed; i++)
 		listeners_remove(f->w->listeners, removed[i]);
 	for (i = 0; i < n_up; i++) {
-		struct weft_cfg c = cfg_of(f, &up[i]);
+		struct weft_cfg c = cfg_of(f, &up[i], f->lds_local);
 
 		if (weft_cfg_check(&c, NULL, up[i].msg)) {
 			reject(f, r, "lds", &up[i]);
@@ -269,6 +282,7 @@ int feeds_start_clusters(struct waypoint *w, struct weft_err *reterr)
 
 	f->cds_done = !d || !d->cds_config;
 	if (!f->cds_done) {
+		f->cds_local = feeds_local(d->cds_config);
 		f->cds = weft_xds_watch(w->sources, d->cds_config, &weft_xds_type_cluster, NULL,
 					&cds_sink, f, reterr);
 		if (!f->cds)
@@ -285,6 +299,7 @@ int feeds_start_listeners(struct waypoint *w, struct weft_err *reterr)
 
 	f->lds_done = !d || !d->lds_config;
 	if (!f->lds_done && !f->lds) {
+		f->lds_local = feeds_local(d->lds_config);
 		f->lds = weft_xds_watch(w->sources, d->lds_config, &weft_xds_type_listener, NULL,
 					&lds_sink, f, reterr);
 		if (!f->lds)

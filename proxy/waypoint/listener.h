@@ -59,6 +59,8 @@ struct lconf {
 	struct weft_route_deps deps;
 	bool secrets_missing; /* a chain's certificate is not there yet: not to be used */
 	bool from_xds;
+	bool files;   /* it may name files */
+	bool renewed; /* what is active, with another secret */
 	struct weft_net_context context;
 };
 /* The message is unpacked from packed bytes into an arena of its own, so that it can be built again

@@ -379,6 +379,7 @@ int lconf_new(struct weft_cfg *outer, const struct weft_path *at, const struct l
 	l->version = weft_arena_strdup(l->arena, in->version ? in->version : "");
 	l->updated_s = (uint64_t)time(NULL);
 	l->from_xds = in->from_xds;
+	l->files = outer->file;
 	c.arena = l->arena;
 	err = everything(&c, at, in, l);
 	if (err) {

@@ -19,6 +19,7 @@ struct wconf { /* one configuration of a listener, and what runs by it */
 	TAILQ_HEAD(, wpre) pres;
 	size_t n;
 	bool old;      /* replaced or removed: goes when its last connection does */
+	bool leaving;  /* its connections are drained, and closed when time is up */
 	bool draining; /* connections that begin from now on are told at once */
 	struct weft_timer drain;
 	int drain_step;
@@ -395,14 +396,31 @@ static void conf_drain(struct wconf *c)
 	}
 }
 
-static void conf_retire(struct wconf *c)
+static void conf_leave(struct wconf *c)
 {
-	c->old = true;
+	if (c->leaving)
+		return;
+	c->leaving = true;
 	conf_drain(c);
 	if (c->n || !TAILQ_EMPTY(&c->pres))
 		weft_timer_set(weft_timers_of(c->ws->conf.worker), &c->drain,
 			       c->ws->conf.drain_ms ? c->ws->conf.drain_ms : 1, weft_now_ns(),
 			       on_drain);
+}
+
+/* renewed: the same listener with another secret: its connections go on. */
+static void conf_retire(struct wconf *c, bool renewed)
+{
+	struct wconf *o, *next;
+
+	c->old = true;
+	if (!renewed) {
+		for (o = TAILQ_FIRST(&c->ws->confs); o; o = next) {
+			next = TAILQ_NEXT(o, link);
+			if (o->old && !strcmp(o->l->name, c->l->name))
+				conf_leave(o);
+		}
+	}
 	conf_drop(c);
 }
 
@@ -449,7 +467,7 @@ void wlistener_set(struct wlisteners *ws, struct lconf *l, const int *fds)
 	wl->conf = c;
 	fds_set(wl, l, fds);
 	if (old)
-		conf_retire(old);
+		conf_retire(old, l->renewed);
 }
 
 static void listener_free(struct wlistener *wl)
@@ -482,7 +500,7 @@ void wlistener_remove(struct wlisteners *ws, const char *name)
 		struct wconf *c = wl->conf;
 
 		listener_free(wl);
-		conf_retire(c);
+		conf_retire(c, false);
 	}
 }
 

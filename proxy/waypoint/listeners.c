@@ -567,7 +567,7 @@ static void rebuild(struct entry *e)
 	uint8_t *p = weft_arena_alloc(a, n + 1);
 	ProtobufCAllocator al = weft_wire_allocator(a);
 	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
-	struct weft_cfg c = {.arena = a, .errs = errs, .file = !l->from_xds};
+	struct weft_cfg c = {.arena = a, .errs = errs, .file = l->files};
 	struct lconf_in in = {NULL,	  a,	       m->conf.routes, &secrets,
 			      l->version, l->from_xds, m->conf.node};
 	struct lconf *to;
@@ -582,6 +582,7 @@ static void rebuild(struct entry *e)
 		weft_log_err(WEFT_LOG_WARN, &err, "new secret not used");
 		lconf_unref(to);
 	} else {
+		to->renewed = e->active && e->active->hash == l->hash;
 		secrets_of(to, want_on, m->conf.secrets);
 		warming_drop(e);
 		e->warming = to;

@@ -2,6 +2,8 @@
 #include "proxy/waypoint/waypoint.h"
 
 #include "proxy/core/log.h"
+#include "xds/tls_conf.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -15,6 +17,7 @@ struct secret {
 	char *name, *version;
 	unsigned wants;
 	bool is_static;
+	bool local; /* its source is a file, which may name others */
 	struct weft_xds_watch *watch;
 	struct weft_arena *arena; /* of msg; NULL for static ones */
 	const secret_msg *msg;	  /* NULL: did not come yet */
@@ -91,20 +94,72 @@ int secrets_add_static(struct secrets *s, struct weft_cfg *c, const struct weft_
 }
 
 /* ---- SDS */
+static int resolve(struct weft_cfg *c, const struct weft_path *at, ProtobufCMessage *m);
+
+/* What a file or the environment holds stands in the secret from here on. */
+static int resolve_one(struct weft_cfg *c, const struct weft_path *at, ProtobufCMessage *m)
+{
+	Envoy__Config__Core__V3__DataSource *d = (void *)m;
+	const char *text;
+	size_t n;
+
+	if (m->descriptor != &envoy__config__core__v3__data_source__descriptor)
+		return resolve(c, at, m);
+	if (d->specifier_case != ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME &&
+	    d->specifier_case !=
+		    ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_ENVIRONMENT_VARIABLE)
+		return 0;
+	text = weft_data_source(c, at, d, at->field, &n);
+	if (!text)
+		return -EINVAL;
+	d->specifier_case = ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_BYTES;
+	d->inline_bytes = (ProtobufCBinaryData){n, (uint8_t *)text};
+	return 0;
+}
+
+static int resolve(struct weft_cfg *c, const struct weft_path *at, ProtobufCMessage *m)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+		char *p = (char *)m + f->offset;
+		const void *q = (const char *)m + f->quantifier_offset;
+		size_t n;
+
+		if (f->type != PROTOBUF_C_TYPE_MESSAGE ||
+		    (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF && *(const uint32_t *)q != f->id))
+			continue;
+		n = f->label == PROTOBUF_C_LABEL_REPEATED ? *(const size_t *)q : 1;
+		for (size_t k = 0; k < n; k++) {
+			ProtobufCMessage *sub = f->label == PROTOBUF_C_LABEL_REPEATED
+							? (*(ProtobufCMessage ***)p)[k]
+							: *(ProtobufCMessage **)p;
+			const struct weft_path sp = {
+				at, f->name, f->label == PROTOBUF_C_LABEL_REPEATED ? (int)k : -1};
+
+			if (sub && resolve_one(c, &sp, sub))
+				err = -EINVAL;
+		}
+	}
+	return err;
+}
+
 static void apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_resource *up,
 		  size_t n_up, const char *const *removed, size_t n_removed)
 {
 	struct secret *e = owner;
 	struct weft_errs *errs;
 	struct weft_arena *old = NULL;
-	struct weft_cfg c = {.file = true};
+	struct weft_cfg c = {.file = e->local};
 	size_t i;
 
 	for (i = 0; i < n_up; i++) {
 		errs = weft_xcalloc(1, sizeof(*errs));
 		c.errs = errs;
 		c.arena = up[i].arena;
-		if (weft_cfg_check(&c, NULL, up[i].msg)) {
+		if (weft_cfg_check(&c, NULL, up[i].msg) ||
+		    resolve(&c, NULL, (ProtobufCMessage *)up[i].msg)) {
 			weft_xds_reject(r, up[i].name, &errs->v[0]);
 		} else {
 			old = e->arena;
@@ -148,6 +203,7 @@ void secrets_want(struct secrets *s, const Envoy__Config__Core__V3__ConfigSource
 		e = make(s, name);
 	if (e->wants++)
 		return;
+	e->local = feeds_local(cs);
 	e->watch = weft_xds_watch(s->conf.sources, cs, &weft_xds_type_tls_secret, e->name, &sink, e,
 				  &err);
 	if (!e->watch)

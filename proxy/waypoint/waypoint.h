@@ -114,6 +114,8 @@ int feeds_start_listeners(struct waypoint *w, struct weft_err *reterr); /* once 
 /* Callbacks of the managers; owner: struct waypoint. */
 void feeds_want_endpoints(void *owner, const Envoy__Config__Core__V3__ConfigSource *cs,
 			  const char *service, bool on);
+/* A file of this machine: what it says may name other files. */
+bool feeds_local(const Envoy__Config__Core__V3__ConfigSource *cs);
 void feeds_want_routes(void *owner, struct weft_route_table *table,
 		       const Envoy__Config__Core__V3__ConfigSource *cs, const char *name, bool on);
 bool feeds_clusters_ready(const struct feeds *f);

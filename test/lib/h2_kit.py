@@ -5,6 +5,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+from hyperframe.frame import GoAwayFrame
 
 from waypoint_kit import dial
 
@@ -38,8 +39,14 @@ class H2Client:
         if window is not None:
             self.h.local_settings = h2.settings.Settings(client=True, initial_values={
                 h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window, h2.settings.SettingCodes.ENABLE_PUSH: 0})
+        # the library would take no more answers after a GOAWAY
+        self.h._frame_dispatch_table[GoAwayFrame] = self.told_goaway  # noqa: SLF001
         self.h.initiate_connection()
         self.flush()
+
+    def told_goaway(self, frame):
+        self.goaway, self.last_id = frame.error_code, frame.last_stream_id
+        return [], []
 
     def flush(self):
         data = self.h.data_to_send()
@@ -96,8 +103,6 @@ class H2Client:
 
     def event(self, e):
         a = self.answers.get(getattr(e, "stream_id", None))
-        if isinstance(e, h2.events.ConnectionTerminated):
-            self.goaway = e.error_code
         if not a:
             return
         if isinstance(e, h2.events.ResponseReceived):
