@@ -13,8 +13,10 @@
 enum { LISTENER_ADDRS_MAX = 16, LISTENER_FILTERS_MAX = 16, LISTENER_CHAINS_MAX = 100000 };
 
 enum weft_listener_stat {
-#define STAT(name, kind, help) WEFT_LISTENER_##name,
+#define STAT(name, kind, help)	      WEFT_LISTENER_##name,
+#define STAT_AS(id, name, kind, help) WEFT_LISTENER_##id,
 #include "proxy/waypoint/listener_stats.def"
+#undef STAT_AS
 #undef STAT
 	WEFT_LISTENER_STATS
 };

@@ -13,8 +13,10 @@
 #include <time.h>
 
 static const struct weft_scope_item items[] = {
-#define STAT(name, kind, help) {#name, WEFT_##kind, help},
+#define STAT(name, kind, help)	      {#name, WEFT_##kind, help},
+#define STAT_AS(id, name, kind, help) {name, WEFT_##kind, help},
 #include "proxy/waypoint/listener_stats.def"
+#undef STAT_AS
 #undef STAT
 };
 const struct weft_scope_class weft_listener_scope = {.prefix = "listener",

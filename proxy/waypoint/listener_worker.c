@@ -133,8 +133,38 @@ static void chain_begin(struct wconn *x)
 }
 
 /* ---- the handshake, before filters see anything */
+static void count_handshake(const struct wconn *x, const struct weft_io *io)
+{
+	const struct weft_tls_info *tls = weft_io_info(io)->tls;
+	struct weft_scope *scope = x->c->l->scope;
+
+	if (!tls)
+		return;
+	weft_scope_add(scope, WEFT_LISTENER_ssl_handshake, 1);
+	if (tls->resumed)
+		weft_scope_add(scope, WEFT_LISTENER_ssl_session_reused, 1);
+	if (!tls->peer_presented)
+		weft_scope_add(scope, WEFT_LISTENER_ssl_no_certificate, 1);
+}
+
+static void count_fault(const struct wconn *x, const struct weft_io *io)
+{
+	static const int counters[] = {
+		[WEFT_TLS_FAULT_CONNECTION] = WEFT_LISTENER_ssl_connection_error,
+		[WEFT_TLS_FAULT_NO_CERT] = WEFT_LISTENER_ssl_fail_verify_no_cert,
+		[WEFT_TLS_FAULT_VERIFY] = WEFT_LISTENER_ssl_fail_verify_error,
+		[WEFT_TLS_FAULT_SAN] = WEFT_LISTENER_ssl_fail_verify_san,
+		[WEFT_TLS_FAULT_HASH] = WEFT_LISTENER_ssl_fail_verify_cert_hash,
+	};
+	enum weft_tls_fault f = weft_io_tls_fault(io);
+
+	if (f != WEFT_TLS_FAULT_NONE)
+		weft_scope_add(x->c->l->scope, counters[f], 1);
+}
+
 static void hs_ready(struct weft_io *io)
 {
+	count_handshake(weft_io_owner(io), io);
 	chain_begin(weft_io_owner(io));
 }
 
@@ -149,6 +179,7 @@ static void hs_closed(struct weft_io *io, enum weft_io_end why, int err)
 	if (why == WEFT_IO_TIMEOUT)
 		weft_scope_add(x->c->l->scope,
 			       WEFT_LISTENER_downstream_cx_transport_socket_connect_timeout, 1);
+	count_fault(x, io);
 	weft_io_free(io);
 	conn_free(x);
 }
