@@ -17,6 +17,7 @@ struct weft_xds_resource {
 	const uint8_t *bytes; /* as received; of a file: packed again */
 	size_t n;
 	struct weft_arena *arena; /* msg lives here, alone; NULL unless the sink asked for it */
+	size_t index;		  /* in the response */
 };
 struct weft_xds_sink {
 	/* One response (a very large one: part of it): updates, then removals. For each update that
@@ -38,5 +39,8 @@ struct weft_xds_sink {
 };
 /* Only inside apply. */
 void weft_xds_reject(struct weft_xds_reply *r, const char *name, const struct weft_err *why);
+/* "file:line:col" into where of errors about a resource that came from a file; else nothing. */
+void weft_xds_place(const struct weft_xds_reply *r, const struct weft_xds_resource *up,
+		    struct weft_errs *errs);
 /* The caller owns the message's arena from now on; msg lives as long. Once for a resource. */
 struct weft_arena *weft_xds_take(const struct weft_xds_resource *r);

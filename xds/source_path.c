@@ -150,8 +150,9 @@ static const ProtobufCMessageDescriptor *pick(void *ctx, const char *api_version
 }
 
 /* Each type that is watched in it: mostly one. */
-static void feed(struct xfile *f, Envoy__Service__Discovery__V3__DiscoveryResponse *m)
+static void feed(struct xfile *f, const struct weft_yaml_doc *doc)
 {
+	Envoy__Service__Discovery__V3__DiscoveryResponse *m = (void *)doc->msg;
 	struct weft_xds_stream *s = f->source->stream;
 	struct xtype *t;
 
@@ -168,8 +169,10 @@ static void feed(struct xfile *f, Envoy__Service__Discovery__V3__DiscoveryRespon
 		n = protobuf_c_message_get_packed_size(&m->base);
 		p = weft_xcalloc(1, n + 1);
 		protobuf_c_message_pack(&m->base, p);
+		s->doc = doc;
 		if (weft_xds_stream_response(s, p, n))
 			tell_lost(f, "the bytes are not a DiscoveryResponse");
+		s->doc = NULL;
 		free(p);
 	}
 }
@@ -181,13 +184,17 @@ static void read_text(struct xfile *f, const char *text, size_t n)
 	struct weft_yaml_doc *docs = NULL;
 	size_t n_docs = 0;
 	char line[600];
+	int i, bad = weft_yaml_decode(a, f->path, text, n, pick, NULL, &docs, &n_docs, errs);
 
-	if (weft_yaml_decode(a, f->path, text, n, pick, NULL, &docs, &n_docs, errs))
-		tell_lost(f, weft_err_text(&errs->v[0], line, sizeof(line)));
-	else if (n_docs != 1)
+	for (i = 0; i < errs->n; i++)
+		tell_lost(f, weft_err_text(&errs->v[i], line, sizeof(line)));
+	if (bad)
+		goto out;
+	if (n_docs != 1)
 		tell_lost(f, "must hold one DiscoveryResponse");
 	else
-		feed(f, (Envoy__Service__Discovery__V3__DiscoveryResponse *)docs[0].msg);
+		feed(f, &docs[0]);
+out:
 	free(errs);
 	weft_arena_free(a);
 }

@@ -13,6 +13,7 @@ struct event;
 struct evbuffer;
 struct event_base;
 struct weft_xds_stream;
+struct weft_yaml_doc;
 
 enum {
 	WEFT_XDS_BATCH_BYTES = 8 << 20,	   /* a response with more is applied in several calls */
@@ -95,8 +96,8 @@ struct xtype {
 struct weft_xds_reply {
 	struct xtype *type;
 	char nack[WEFT_XDS_NACK_MAX];
-	size_t nack_n, nacks;
-	bool unnamed; /* a resource was refused whose name is not known */
+	size_t nack_n, nacks, index; /* index: of the resource that is read */
+	bool unnamed;		     /* a resource was refused whose name is not known */
 };
 
 struct weft_xds_stream {
@@ -105,6 +106,7 @@ struct weft_xds_stream {
 	TAILQ_HEAD(, xtype) types; /* in the order of types.def */
 	struct event *ev_dial, *ev_answer, *ev_send;
 	unsigned backoff_ms;
+	const struct weft_yaml_doc *doc; /* the file that is being given; NULL: a server's bytes */
 	struct weft_xds_link *link;
 	struct weft_h2_stream *s;
 	struct weft_grpc_in in;

@@ -5,6 +5,7 @@
 #include "xds/stream.h"
 #include "xds/stream_split.h"
 #include "xds/wire.h"
+#include "xds/yaml_priv.h"
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
@@ -93,10 +94,47 @@ void weft_xds_reject(struct weft_xds_reply *r, const char *name, const struct we
 	nack(r, name, t);
 }
 
-/* What the sink will not see. */
+/* In a file: the resource may stand in a wrapper. */
+void weft_xds_place(const struct weft_xds_reply *r, const struct weft_xds_resource *up,
+		    struct weft_errs *errs)
+{
+	const struct weft_yaml_doc *doc = r->type->stream->doc;
+	const Envoy__Service__Discovery__V3__DiscoveryResponse *m;
+	const char *below = "";
+	char path[512];
+	int i;
+
+	if (!doc)
+		return;
+	m = (const void *)doc->msg;
+	if (up->index < m->n_resources && m->resources[up->index]->type_url &&
+	    !strcmp(m->resources[up->index]->type_url, wrapper_url))
+		below = "resource.";
+	for (i = 0; i < errs->n; i++) {
+		struct weft_err *e = &errs->v[i];
+		struct weft_mark at;
+
+		if (e->where[0])
+			continue;
+		snprintf(path, sizeof(path), "resources[%zu].%s%s", up->index, below, e->path);
+		at = weft_marks_locate(doc->marks, doc->msg, path);
+		yaml_err_place(e, doc->file, at.line, at.col);
+	}
+}
+
+/* What the sink will not see. Of a file: there is no server to tell. */
 static void refuse(struct weft_xds_reply *r, const char *name, const struct weft_err *why)
 {
+	struct weft_xds_stream *s = r->type->stream;
+	struct weft_errs one = {.n = 1};
+	char text_[600];
+
 	weft_xds_reject(r, name, why);
+	if (s->doc && s->conf.lost) {
+		one.v[0] = *why;
+		weft_xds_place(r, &(struct weft_xds_resource){.index = r->index}, &one);
+		s->conf.lost(s->conf.owner, weft_err_text(&one.v[0], text_, sizeof(text_)));
+	}
 	if (r->type->refused)
 		r->type->refused(r->type->owner, name);
 }
@@ -233,6 +271,7 @@ static void take(struct weft_xds_reply *r, struct batch *b, struct xspan s, cons
 	char where[32];
 	uint64_t hash;
 
+	r->index = index;
 	if (find(t, b->a, s, &f, &err)) {
 		snprintf(where, sizeof(where), "resources[%zu]", index);
 		r->unnamed |= !f.name || !f.name[0];
@@ -253,7 +292,8 @@ static void take(struct weft_xds_reply *r, struct batch *b, struct xspan s, cons
 							      .msg = m,
 							      .bytes = f.value.p,
 							      .n = f.value.n,
-							      .arena = own};
+							      .arena = own,
+							      .index = index};
 	}
 	if (err.code)
 		refuse(r, f.name, &err);

@@ -160,7 +160,8 @@ static int check_key(struct weft_tls_build *b, const struct weft_path *at, X509 
 
 static SSL_CTX *ctx_new(struct weft_tls_priv *p);
 
-static int one(struct weft_tls_build *b, const struct weft_path *at, const TLS(TlsCertificate) * m)
+int weft_tls_cert_one(struct weft_tls_build *b, const struct weft_path *at,
+		      const TLS(TlsCertificate) * m)
 {
 	const struct weft_path cp = {at, "certificate_chain", -1};
 	struct weft_tls_priv *p = b->p;
@@ -222,7 +223,13 @@ static int from_secret(struct weft_tls_build *b, const struct weft_path *at,
 
 	if (!x)
 		return b->missing ? 0 : -EINVAL;
-	return one(b, at, x->tls_certificate);
+	return weft_tls_cert_one(b, at, x->tls_certificate);
+}
+
+void weft_tls_certs_room(struct weft_tls_priv *p, size_t n)
+{
+	p->ctxs = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->ctxs));
+	p->curves = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->curves));
 }
 
 int weft_tls_certs(struct weft_tls_build *b, const struct weft_path *at,
@@ -239,8 +246,7 @@ int weft_tls_certs(struct weft_tls_build *b, const struct weft_path *at,
 		return weft_cfg_fail(b->c, at,
 				     "has tls_certificates and tls_certificate_sds_secret_configs; "
 				     "must have one of them");
-	p->ctxs = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->ctxs));
-	p->curves = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->curves));
+	weft_tls_certs_room(p, n);
 	if (!p->server && n > 1)
 		return weft_cfg_fail(b->c, at, "a client has at most one certificate, has %zu", n);
 	if (p->server && n == 0)
@@ -250,7 +256,7 @@ int weft_tls_certs(struct weft_tls_build *b, const struct weft_path *at,
 	for (size_t i = 0; i < m->n_tls_certificates; i++) {
 		const struct weft_path cp = {at, "tls_certificates", (int)i};
 
-		r |= one(b, &cp, m->tls_certificates[i]);
+		r |= weft_tls_cert_one(b, &cp, m->tls_certificates[i]);
 	}
 	for (size_t i = 0; i < m->n_tls_certificate_sds_secret_configs; i++) {
 		const struct weft_path cp = {at, "tls_certificate_sds_secret_configs", (int)i};

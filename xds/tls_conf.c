@@ -332,6 +332,43 @@ int weft_tls_server_new(struct weft_cfg *c, const struct weft_path *at,
 	return 0;
 }
 
+/* ---- a secret by itself, before anything uses it */
+
+static int secret_parts(struct weft_tls_build *b, const struct weft_path *at, TLS(Secret) * m)
+{
+	const struct weft_path cp = {at, "tls_certificate", -1};
+	const struct weft_path kp = {at, "session_ticket_keys", -1};
+	TLS(CommonTlsContext)
+	ctx = ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__COMMON_TLS_CONTEXT__INIT;
+
+	switch (m->type_case) {
+	case ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_TLS_CERTIFICATE:
+		return weft_tls_cert_one(b, &cp, m->tls_certificate);
+	case ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_VALIDATION_CONTEXT:
+		ctx.validation_context_type_case =
+			ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__COMMON_TLS_CONTEXT__VALIDATION_CONTEXT_TYPE_VALIDATION_CONTEXT;
+		ctx.validation_context = m->validation_context;
+		return weft_tls_validation(b, at, &ctx);
+	case ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_SESSION_TICKET_KEYS:
+		return ticket_keys(b, &kp, m->session_ticket_keys);
+	default:
+		return 0; /* whoever names it says that it is of another kind */
+	}
+}
+
+int weft_tls_secret_check(struct weft_cfg *c, const struct weft_path *at, const TLS(Secret) * m)
+{
+	struct weft_tls_build b;
+	int r;
+
+	build_begin(&b, c, NULL, true);
+	weft_tls_certs_room(b.p, 1);
+	/* a combined validation context may have more of it elsewhere */
+	b.missing = true;
+	r = build_end(&b, secret_parts(&b, at, (TLS(Secret) *)m));
+	return r == -EAGAIN ? 0 : r;
+}
+
 struct weft_tls_server *weft_tls_server_ref(struct weft_tls_server *s)
 {
 	atomic_fetch_add(&s->refs, 1);

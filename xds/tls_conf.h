@@ -23,6 +23,11 @@ bool weft_tls_want(const Envoy__Extensions__TransportSockets__Tls__V3__CommonTls
 		   size_t i, const char **ret_name,
 		   const Envoy__Config__Core__V3__ConfigSource **ret_source);
 
+/* What a secret holds loads and fits together: before it takes the place of a good one. 0, or
+ * -EINVAL with errors in c. */
+int weft_tls_secret_check(struct weft_cfg *c, const struct weft_path *at,
+			  const Envoy__Extensions__TransportSockets__Tls__V3__Secret *m);
+
 /* A certificate in use, for /certs. */
 struct weft_tls_cert {
 	const char *path; /* "<inline>" where it came without a file */

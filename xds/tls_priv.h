@@ -74,6 +74,9 @@ const char *weft_tls_ssl_error(void);
 /* tls_cert.c: certificates into contexts */
 int weft_tls_certs(struct weft_tls_build *b, const struct weft_path *at,
 		   const TLS(CommonTlsContext) * m);
+void weft_tls_certs_room(struct weft_tls_priv *p, size_t n); /* once, before the first of n */
+int weft_tls_cert_one(struct weft_tls_build *b, const struct weft_path *at,
+		      const TLS(TlsCertificate) * m);
 /* tls_verify.c */
 int weft_tls_validation(struct weft_tls_build *b, const struct weft_path *at,
 			const TLS(CommonTlsContext) * m);

@@ -27,12 +27,14 @@ static void add_text(char *dst, size_t cap, const char *s)
 	snprintf(dst + n, cap - n, "%s", s);
 }
 
-/* Of the error that is first in OpenSSL's queue, unless a verify callback said more. */
+/* Of the error that is first in OpenSSL's queue, unless a verify callback said more. A peer that
+ * only went away is no fault, as Envoy counts. */
 static void set_fault(struct weft_tls_sess *t)
 {
 	int why = ERR_GET_REASON(ERR_peek_last_error());
 
-	if (t->fault != WEFT_TLS_FAULT_NONE)
+	if (t->fault != WEFT_TLS_FAULT_NONE ||
+	    (!ERR_peek_last_error() && SSL_get_verify_result(t->ssl) == X509_V_OK))
 		return;
 	t->fault = why == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ? WEFT_TLS_FAULT_NO_CERT
 		   : why == SSL_R_CERTIFICATE_VERIFY_FAILED	  ? WEFT_TLS_FAULT_VERIFY

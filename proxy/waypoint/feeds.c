@@ -44,19 +44,19 @@ struct feeds {
 	bool cds_local, lds_local;
 };
 
-/* The first error is what the server is told; all are logged at debug. */
-static void reject(struct feeds *f, struct weft_xds_reply *r, const char *kind,
-		   const struct weft_xds_resource *up)
+/* The first error is what the server is told; all are logged. */
+void feeds_reject(struct weft_xds_reply *r, const char *kind, const struct weft_xds_resource *up,
+		  struct weft_errs *errs)
 {
+	char what[160];
 	int i;
 
-	for (i = 0; i < f->errs->n; i++)
-		if (!*f->errs->v[i].where)
-			snprintf(f->errs->v[i].where, sizeof(f->errs->v[i].where), "%s %.60s", kind,
-				 up->name);
-	for (i = 0; i < f->errs->n; i++)
-		weft_log_err(WEFT_LOG_WARN, &f->errs->v[i], "resource refused");
-	weft_xds_reject(r, up->name, &f->errs->v[0]);
+	weft_xds_place(r, up, errs);
+	waypoint_errs_once(errs);
+	snprintf(what, sizeof(what), "%s refused name=\"%.100s\"", kind, up->name);
+	for (i = 0; i < errs->n; i++)
+		weft_log_err(WEFT_LOG_WARN, &errs->v[i], what);
+	weft_xds_reject(r, up->name, &errs->v[0]);
 }
 
 /* local: from a file of ours, which may name other files; a control plane may not. */
@@ -88,7 +88,7 @@ static void cds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 		if (weft_cfg_check(&c, NULL, up[i].msg) ||
 		    weft_clusters_set(f->w->clusters, &c, NULL, (const void *)up[i].msg,
 				      up[i].version, true) < 0)
-			reject(f, r, "cds", &up[i]);
+			feeds_reject(r, "cluster", &up[i], f->errs);
 	}
 	for (i = 0; i < n_removed; i++)
 		weft_clusters_remove(f->w->clusters, removed[i]);
@@ -119,7 +119,7 @@ static void eds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 		if (weft_cfg_check(&c, NULL, up[i].msg) ||
 		    weft_clusters_endpoints(f->w->clusters, &c, NULL, e->name,
 					    (const void *)up[i].msg, up[i].version) < 0)
-			reject(f, r, "eds", &up[i]);
+			feeds_reject(r, "endpoints", &up[i], f->errs);
 	}
 	if (n_removed)
 		weft_clusters_endpoints_gone(f->w->clusters, e->name);
@@ -183,7 +183,7 @@ static void rds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 		if (weft_cfg_check(&c, NULL, up[i].msg) ||
 		    weft_route_table_set(t->table, &c, NULL, (const void *)up[i].msg,
 					 up[i].version) < 0)
-			reject(t->f, r, "rds", &up[i]);
+			feeds_reject(r, "routes", &up[i], t->f->errs);
 	}
 	if (n_removed)
 		weft_route_table_gone(t->table);
@@ -244,12 +244,12 @@ static void lds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 		struct weft_cfg c = cfg_of(f, &up[i], f->lds_local);
 
 		if (weft_cfg_check(&c, NULL, up[i].msg)) {
-			reject(f, r, "lds", &up[i]);
+			feeds_reject(r, "listener", &up[i], f->errs);
 			continue;
 		}
 		if (listeners_set(f->w->listeners, &c, NULL, (const void *)up[i].msg,
 				  weft_xds_take(&up[i]), up[i].version, true) < 0)
-			reject(f, r, "lds", &up[i]);
+			feeds_reject(r, "listener", &up[i], f->errs);
 	}
 }
 

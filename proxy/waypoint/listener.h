@@ -142,3 +142,15 @@ lpre_start(struct event_base *base, const struct lconf *l, int fd, const struct 
 	   void (*done)(void *owner, struct lpre *p, const struct lpre_done *d, bool ok),
 	   void *owner);
 void lpre_free(struct lpre *p); /* closes nothing */
+
+/* ---- listener_log.c: what no filter chain will log */
+struct llog {
+	const struct weft_io_info *io;
+	const char *chain; /* NULL: none was chosen */
+	uint64_t start_ns;
+	const char *failure, *termination, *details; /* NULL */
+	bool no_chain;
+};
+void llog_write(const struct lconf *l, const struct llog *e);
+/* Before there was an io. */
+void llog_early(const struct lconf *l, const struct lpre_done *d, uint64_t start_ns, bool no_chain);

@@ -53,6 +53,7 @@ struct wpre {
 	struct wlistener *wl;
 	struct lpre *p;
 	int fd;
+	uint64_t start_ns;
 	bool counted;
 };
 
@@ -172,6 +173,18 @@ static void hs_readable(struct weft_io *io)
 {
 }
 
+static void log_refused(const struct wconn *x, const struct weft_io *io, enum weft_io_end why)
+{
+	llog_write(x->c->l,
+		   &(struct llog){.io = weft_io_info(io),
+				  .chain = x->lc->name,
+				  .start_ns = x->start_ns,
+				  .failure = weft_io_tls_fault(io) ? weft_io_detail(io) : NULL,
+				  .termination = why == WEFT_IO_TIMEOUT
+							 ? "transport socket timeout was reached"
+							 : NULL});
+}
+
 static void hs_closed(struct weft_io *io, enum weft_io_end why, int err)
 {
 	struct wconn *x = weft_io_owner(io);
@@ -180,6 +193,7 @@ static void hs_closed(struct weft_io *io, enum weft_io_end why, int err)
 		weft_scope_add(x->c->l->scope,
 			       WEFT_LISTENER_downstream_cx_transport_socket_connect_timeout, 1);
 	count_fault(x, io);
+	log_refused(x, io, why);
 	weft_io_free(io);
 	conn_free(x);
 }
@@ -212,7 +226,7 @@ static const struct lchain *choose(struct wconf *c, const struct lpre_done *d)
 	return lc;
 }
 
-static void conn_start(struct wconf *c, const struct lpre_done *d)
+static void conn_start(struct wconf *c, const struct lpre_done *d, uint64_t start_ns)
 {
 	const struct lchain *lc = choose(c, d);
 	struct weft_io_tls tls = {0};
@@ -220,10 +234,12 @@ static void conn_start(struct wconf *c, const struct lpre_done *d)
 	struct wconn *x;
 
 	if (!lc) {
+		llog_early(c->l, d, start_ns, true);
 		close(d->fd);
 		return;
 	}
 	x = conn_new(c, lc);
+	x->start_ns = start_ns;
 	if (lc->tls) {
 		tls.ctx = lc->tls->ctx;
 		tls.handshake_ms = lc->handshake_ms;
@@ -253,12 +269,13 @@ static void pre_done(void *owner, struct lpre *p, const struct lpre_done *d, boo
 	if (pre->counted)
 		weft_scope_add(c->l->scope, WEFT_LISTENER_downstream_pre_cx_active, -1);
 	if (!ok) {
+		llog_early(c->l, d, pre->start_ns, false);
 		close(d->fd);
 	} else if (d->restored && c->l->use_original_dst &&
 		   (to = wlistener_by_dest(c->ws, &d->local, pre->wl)) != NULL) {
-		conn_start(to->conf, d);
+		conn_start(to->conf, d, pre->start_ns);
 	} else {
-		conn_start(c, d);
+		conn_start(c, d, pre->start_ns);
 	}
 	lpre_free(p);
 	free(pre);
@@ -302,6 +319,7 @@ static void accepted_by(struct wlistener *wl, int fd, const struct weft_sockaddr
 	pre->c = c;
 	pre->wl = wl;
 	pre->fd = fd;
+	pre->start_ns = weft_now_ns();
 	TAILQ_INSERT_TAIL(&c->pres, pre, link);
 	p = lpre_start(c->ws->conf.worker->base, c->l, fd, peer, pre_done, pre);
 	if (p) {

@@ -159,8 +159,9 @@ static void apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_r
 		c.errs = errs;
 		c.arena = up[i].arena;
 		if (weft_cfg_check(&c, NULL, up[i].msg) ||
-		    resolve(&c, NULL, (ProtobufCMessage *)up[i].msg)) {
-			weft_xds_reject(r, up[i].name, &errs->v[0]);
+		    resolve(&c, NULL, (ProtobufCMessage *)up[i].msg) ||
+		    weft_tls_secret_check(&c, NULL, (const secret_msg *)up[i].msg)) {
+			feeds_reject(r, "secret", &up[i], errs);
 		} else {
 			old = e->arena;
 			e->arena = weft_xds_take(&up[i]);

@@ -116,6 +116,9 @@ void feeds_want_endpoints(void *owner, const Envoy__Config__Core__V3__ConfigSour
 			  const char *service, bool on);
 /* A file of this machine: what it says may name other files. */
 bool feeds_local(const Envoy__Config__Core__V3__ConfigSource *cs);
+/* Within a sink's apply: the resource is not used, and why; all errors are logged. */
+void feeds_reject(struct weft_xds_reply *r, const char *kind, const struct weft_xds_resource *up,
+		  struct weft_errs *errs);
 void feeds_want_routes(void *owner, struct weft_route_table *table,
 		       const Envoy__Config__Core__V3__ConfigSource *cs, const char *name, bool on);
 bool feeds_clusters_ready(const struct feeds *f);
