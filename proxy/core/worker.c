@@ -1,4 +1,4 @@
-#include "proxy/core/worker.h"
+#include "proxy/core/worker_end.h"
 
 #include "proxy/core/arena.h"
 
@@ -36,7 +36,12 @@ struct weft_worker_priv {
 	int wake_fd;
 	bool pin, started;
 	pthread_t thread;
+	void (*end[WEFT_WORKER_ENDS])(struct weft_worker *w);
+	unsigned n_end;
 };
+
+static _Thread_local struct weft_worker *self;
+static void free_parts(struct weft_worker *w);
 
 /* Takes all posts at once and runs them oldest first. Posts made meanwhile wake the loop again. */
 static void run_posts(struct weft_worker *w)
@@ -128,6 +133,31 @@ static void pin_thread(int id)
 	}
 }
 
+void weft_worker_at_end(struct weft_worker *w, void (*fn)(struct weft_worker *w))
+{
+	unsigned i;
+
+	for (i = 0; i < w->priv->n_end; i++)
+		if (w->priv->end[i] == fn)
+			return;
+	assert(!w->priv->started && i < WEFT_WORKER_ENDS);
+	w->priv->end[w->priv->n_end++] = fn;
+}
+
+static void run_ends(struct weft_worker *w)
+{
+	unsigned i;
+
+	if (!w->priv->n_end)
+		return;
+	self = w;
+	for (i = 0; i < w->priv->n_end; i++)
+		w->priv->end[i](w);
+	weft_worker_flush(w);
+	free_parts(w);
+	self = NULL;
+}
+
 static void *thread_main(void *arg)
 {
 	struct weft_worker *w = arg;
@@ -140,6 +170,7 @@ static void *thread_main(void *arg)
 	if (w->priv->pin)
 		pin_thread(w->id);
 	weft_worker_run(w);
+	run_ends(w);
 	return NULL;
 }
 
@@ -171,8 +202,6 @@ void weft_worker_post(struct weft_worker *w, void (*fn)(struct weft_worker *w, v
 	if (!head)
 		wake(w);
 }
-
-static _Thread_local struct weft_worker *self;
 
 struct weft_worker *weft_worker_self(void)
 {
@@ -207,7 +236,7 @@ void weft_worker_join(struct weft_worker *w)
 
 void weft_worker_flush(struct weft_worker *w)
 {
-	assert(!w->priv->started);
+	assert(!w->priv->started || self == w);
 	while (atomic_load(&w->priv->posts))
 		run_posts(w);
 }

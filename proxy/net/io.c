@@ -10,76 +10,12 @@
 
 enum {
 	TURN_ITEMS = 4096, /* done in a turn before the sockets are polled again */
-	SPARES = 32,	   /* empty evbuffers kept by a thread */
 	STATE_ALIGN = 16,
 };
 
-static __thread LIST_HEAD(, weft_io_loop) loops;
-static __thread struct evbuffer *spares[SPARES];
-static __thread unsigned n_spares;
 static atomic_uint_fast64_t last_id;
 
 static void on_turn(evutil_socket_t fd, short what, void *arg);
-
-/* ---- spare evbuffers: an idle io has none */
-
-struct evbuffer *weft_evbuffer_take(void)
-{
-	struct evbuffer *b = n_spares > 0 ? spares[--n_spares] : evbuffer_new();
-
-	assert(b);
-	return b;
-}
-
-void weft_evbuffer_give(struct evbuffer *b)
-{
-	if (!b)
-		return;
-	if (n_spares < SPARES && evbuffer_get_length(b) == 0)
-		spares[n_spares++] = b;
-	else
-		evbuffer_free(b);
-}
-
-static void thread_done(void)
-{
-	while (n_spares > 0)
-		evbuffer_free(spares[--n_spares]);
-	weft_pipes_done();
-}
-
-/* ---- the loop's own event */
-
-static struct weft_io_loop *loop_get(struct event_base *base)
-{
-	struct weft_io_loop *l;
-
-	LIST_FOREACH (l, &loops, next) {
-		if (l->base == base) {
-			l->refs++;
-			return l;
-		}
-	}
-	l = weft_xcalloc(1, sizeof(*l));
-	l->base = base;
-	l->refs = 1;
-	TAILQ_INIT(&l->work);
-	TAILQ_INIT(&l->writes);
-	event_assign(&l->turn, base, -1, 0, on_turn, l);
-	LIST_INSERT_HEAD(&loops, l, next);
-	return l;
-}
-
-static void loop_put(struct weft_io_loop *l)
-{
-	if (--l->refs > 0)
-		return;
-	event_del(&l->turn);
-	LIST_REMOVE(l, next);
-	free(l);
-	if (LIST_EMPTY(&loops))
-		thread_done();
-}
 
 static void loop_arm(struct weft_io_loop *l)
 {
@@ -129,7 +65,7 @@ static void io_release_memory(struct weft_io *io)
 	free(io->detail);
 	weft_arena_free(io->arena);
 	free(io);
-	loop_put(l);
+	weft_io_loop_put(l);
 }
 
 bool weft_io_hold(struct weft_io *io)
@@ -168,6 +104,8 @@ static void destroy(struct weft_io *io, bool reset)
 		return;
 	io->freed = true;
 	io->ops = NULL;
+	if (io->closing)
+		LIST_REMOVE(io, close_link);
 	unqueue(io);
 	io->kind->destroy(io, reset);
 	weft_io_timer(io, 0, NULL);
@@ -372,7 +310,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 		l->armed = true;
 		event_add(&l->turn, &now);
 	}
-	loop_put(l);
+	weft_io_loop_put(l);
 }
 
 /* ---- timer */
@@ -416,7 +354,7 @@ struct weft_io *weft_io_make(struct event_base *base, const struct weft_io_kind 
 	io->kind = kind;
 	io->ops = ops;
 	io->owner = owner;
-	io->loop = loop_get(base);
+	io->loop = weft_io_loop_get(base, on_turn);
 	io->high = WEFT_IO_HIGH;
 	io->info.id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
 	io->info.start_ns = weft_now_ns();
@@ -540,6 +478,8 @@ void weft_io_close_after_flush(struct weft_io *io, unsigned ms)
 		return;
 	}
 	io->ops = NULL;
+	if (!io->closing)
+		LIST_INSERT_HEAD(&io->loop->closing, io, close_link);
 	io->closing = true;
 	io->linger = ms > 0;
 	io->fin_asked = true;

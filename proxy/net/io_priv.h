@@ -2,6 +2,7 @@
  * what owners ask is only noted, and done once a turn by the loop's own event. */
 #pragma once
 #include "proxy/net/io.h"
+#include <event2/event.h>
 #include <event2/event_struct.h>
 
 struct weft_tls_sess;
@@ -13,6 +14,7 @@ struct weft_io_loop {
 	struct event_base *base;
 	struct event turn;
 	TAILQ_HEAD(weft_io_list, weft_io) work, writes; /* writes go after all other work */
+	LIST_HEAD(, weft_io) closing;			/* nobody's any more; end with the thread */
 	unsigned refs;
 	bool armed, running;
 };
@@ -35,6 +37,7 @@ struct weft_io {
 	struct evbuffer *in, *out; /* NULL while empty and nobody looked */
 	struct evbuffer_cb_entry *in_cb;
 	TAILQ_ENTRY(weft_io) link;
+	LIST_ENTRY(weft_io) close_link; /* while closing */
 	size_t high;
 	struct weft_io_stat stat;
 	struct weft_io_info info;
@@ -66,9 +69,15 @@ void weft_io_reading(struct weft_io *io);	/* tells the kind when whether to read
 /* One timer an io; ms 0: off. */
 void weft_io_timer(struct weft_io *io, unsigned ms, void (*fn)(struct weft_io *io));
 void weft_io_set_detail(struct weft_io *io, const char *text);
-struct evbuffer *weft_evbuffer_take(void); /* of the thread's spares */
-void weft_evbuffer_give(struct evbuffer *b);
 size_t weft_io_out_len(const struct weft_io *io);
+
+/* ---- io_loop.c */
+/* The base's; on_turn: its own event, made active when there is work. */
+struct weft_io_loop *weft_io_loop_get(struct event_base *base, event_callback_fn on_turn);
+void weft_io_loop_put(struct weft_io_loop *l);
+struct evbuffer *weft_evbuffer_take(void); /* of the thread's spares: an idle io has none */
+void weft_evbuffer_give(struct evbuffer *b);
+bool weft_io_thread_watch(void); /* true: what the thread keeps ends with it */
 
 /* ---- io_sock.c */
 enum weft_sock_state { WEFT_SOCK_CONNECT, WEFT_SOCK_HANDSHAKE, WEFT_SOCK_OPEN };

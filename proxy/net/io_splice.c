@@ -15,6 +15,7 @@ enum {
 	PIPE_BYTES = 1 << 20,
 	PIPE_LESS = 256 << 10, /* where the user's share of pipe pages is used up */
 	TURN_BYTES = 1 << 20,
+	COPY_BYTES = 64 << 10, /* at once, where there is no pipe to be had */
 };
 
 struct pipe_pair {
@@ -77,7 +78,7 @@ static void pipe_give(struct pipe_pair *p, bool empty)
 {
 	if (p->rd < 0)
 		return;
-	if (empty && n_spares < PIPES) {
+	if (empty && n_spares < PIPES && weft_io_thread_watch()) {
 		spares[n_spares++] = *p;
 	} else {
 		close(p->rd);
@@ -146,6 +147,8 @@ static int push(struct side *to)
 			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 		to->io->stat.tx += (uint64_t)n;
 	}
+	weft_evbuffer_give(out);
+	to->io->out = NULL;
 	while (to->held > 0) {
 		ssize_t n = splice(to->pipe.rd, NULL, to->fd, NULL, to->held,
 				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
@@ -198,21 +201,26 @@ static void on_wr(evutil_socket_t fd, short what, void *arg)
 	pass_eof(to);
 }
 
+/* Into the pipe; near the limit of open files through memory. As read(2), with errno. */
+static ssize_t load(struct side *from, struct side *to)
+{
+	ssize_t n;
+
+	if (to->pipe.rd < 0 && pipe_take(&to->pipe) < 0)
+		return evbuffer_read(weft_io_out(to->io), from->fd, COPY_BYTES);
+	n = splice(from->fd, NULL, to->pipe.wr, NULL, to->pipe.size,
+		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (n > 0)
+		to->held += (size_t)n;
+	return n;
+}
+
 /* One load from from's socket. < 0: stop for now; 0: it is over or to is full; else bytes. */
 static ssize_t pull(struct side *from, struct side *to)
 {
-	ssize_t n;
+	ssize_t n = load(from, to);
 	int r;
 
-	if (to->pipe.rd < 0) {
-		r = pipe_take(&to->pipe);
-		if (r < 0) {
-			reset_by(to);
-			return 0;
-		}
-	}
-	n = splice(from->fd, NULL, to->pipe.wr, NULL, to->pipe.size,
-		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n < 0) {
 		if (errno == EAGAIN || errno == EINTR)
 			return -EAGAIN;
@@ -228,7 +236,6 @@ static ssize_t pull(struct side *from, struct side *to)
 		return 0;
 	}
 	from->io->stat.rx += (uint64_t)n;
-	to->held += (size_t)n;
 	r = push(to);
 	if (r < 0) {
 		reset_by(to);

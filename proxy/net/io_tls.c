@@ -43,6 +43,7 @@ static void scratch_free(void *p)
 
 	free(s->out);
 	free(s);
+	scratch = NULL;
 }
 
 struct weft_tls_sess *weft_tls_sess_of(SSL *ssl)

@@ -54,6 +54,7 @@ static void scratch_free(void *p)
 
 	free(s->out);
 	free(s);
+	scratch = NULL;
 }
 
 static int bio_write(BIO *b, const char *p, int n);

@@ -1,6 +1,6 @@
 /* A worker's clusters: a table by name, fed by posts of the main thread, one a changed cluster. */
 #include "proxy/core/arena.h"
-#include "proxy/core/worker.h"
+#include "proxy/core/worker_end.h"
 #include "proxy/upstream/cluster_int.h"
 
 #include <pthread.h>
@@ -39,8 +39,10 @@ unsigned weft_cluster_hash(const void *p, size_t n)
 
 void cluster_workers_init(struct weft_worker *w)
 {
-	if (!w->clusters)
-		w->clusters = weft_xcalloc(1, sizeof(*w->clusters));
+	if (w->clusters)
+		return;
+	w->clusters = weft_xcalloc(1, sizeof(*w->clusters));
+	weft_worker_at_end(w, cluster_workers_done);
 }
 
 void weft_wcluster_ref(struct weft_wcluster *wc)

@@ -2,6 +2,7 @@
  * managers, workers, clusters, then listeners. */
 #include "proxy/core/log.h"
 #include "proxy/core/version.h"
+#include "proxy/core/worker_end.h"
 #include "proxy/l4/als.h"
 #include "proxy/waypoint/waypoint.h"
 #include "xds/yaml.h"
@@ -66,6 +67,11 @@ void waypoint_quit(struct waypoint *w)
 	weft_worker_stop(w->main);
 }
 
+static void worker_end(struct weft_worker *w)
+{
+	wlisteners_free(wlisteners_of(w));
+}
+
 static int workers_make(struct waypoint *w)
 {
 	size_t i;
@@ -82,6 +88,7 @@ static int workers_make(struct waypoint *w)
 			return -ENOMEM;
 		lc.worker = w->workers[i];
 		wlisteners_new(&lc);
+		weft_worker_at_end(w->workers[i], worker_end);
 	}
 	return 0;
 }
@@ -92,10 +99,8 @@ static void workers_end(struct waypoint *w)
 
 	for (i = 0; i < w->n_workers; i++)
 		weft_worker_stop(w->workers[i]);
-	for (i = 0; i < w->n_workers; i++) {
+	for (i = 0; i < w->n_workers; i++)
 		weft_worker_join(w->workers[i]);
-		wlisteners_free(wlisteners_of(w->workers[i]));
-	}
 }
 
 static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns)

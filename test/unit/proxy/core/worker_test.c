@@ -1,6 +1,6 @@
 /* Workers: order of posts, posts from many threads, posts from posts, stop and free.
  * also built: tsan */
-#include "proxy/core/worker.h"
+#include "proxy/core/worker_end.h"
 
 #include <event2/event.h>
 #include <pthread.h>
@@ -189,12 +189,81 @@ static void test_random(void **state)
 	assert_true(weft_now_ns() >= from);
 }
 
+/* What ends with a worker: on its thread, in the order asked for, each once, then posts and parts.
+ */
+struct order {
+	pthread_t thread;
+	int at, first, second, post, part, wrong;
+};
+static struct order ended;
+
+static void note(struct weft_worker *w, int *at)
+{
+	ended.wrong += !pthread_equal(ended.thread, pthread_self()) || weft_worker_self() != w;
+	*at = ++ended.at;
+}
+
+static void part_done(struct weft_worker *w, void *part)
+{
+	note(w, &ended.part);
+}
+
+static const struct weft_worker_part end_part = {16, part_done};
+
+static void on_end_post(struct weft_worker *w, void *arg)
+{
+	note(w, &ended.post);
+}
+
+static void first_end(struct weft_worker *w)
+{
+	note(w, &ended.first);
+	weft_worker_post(w, on_end_post, NULL);
+}
+
+static void second_end(struct weft_worker *w)
+{
+	weft_worker_flush(w); /* as it may on its own thread */
+	note(w, &ended.second);
+	weft_worker_post(w, on_end_post, NULL);
+}
+
+static void who(struct weft_worker *w, void *arg)
+{
+	ended.thread = pthread_self();
+	weft_worker_part(w, &end_part);
+	weft_worker_stop(w);
+}
+
+static void test_ends(void **state)
+{
+	struct weft_worker *w = weft_worker_new(0, NULL);
+
+	weft_worker_at_end(w, first_end);
+	weft_worker_at_end(w, second_end);
+	weft_worker_at_end(w, first_end);
+	weft_worker_post(w, who, NULL);
+	assert_int_equal(weft_worker_start(w, false), 0);
+	weft_worker_join(w);
+	assert_int_equal(ended.wrong, 0);
+	assert_int_equal(ended.first, 1);
+	assert_int_equal(ended.second, 3);
+	assert_int_equal(ended.post, 4);
+	assert_int_equal(ended.part, 5);
+	weft_worker_free(w);
+	assert_int_equal(ended.at, 5);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_own_thread),	cmocka_unit_test(test_free_runs_posts),
-		cmocka_unit_test(test_stop_before_run), cmocka_unit_test(test_many_posters),
-		cmocka_unit_test(test_ping_pong),	cmocka_unit_test(test_random),
+		cmocka_unit_test(test_own_thread),
+		cmocka_unit_test(test_free_runs_posts),
+		cmocka_unit_test(test_stop_before_run),
+		cmocka_unit_test(test_many_posters),
+		cmocka_unit_test(test_ping_pong),
+		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_ends),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,8 @@
+#include "proxy/net/io_priv.h"
 #include "test/unit/proxy/net/io_fix.h"
 
 #include <dirent.h>
+#include <sys/resource.h>
 
 /* near[0] - [a | b] - near[1]: two loopback connections, joined in the kernel. */
 struct fix {
@@ -137,9 +139,9 @@ static void pump_writable(struct weft_io *io)
 static const struct weft_io_ops pump_ops = {
 	.readable = peer_readable, .writable = pump_writable, .closed = peer_closed};
 
-static void test_big(void **state)
+/* Both ways at once, more than fits anywhere, and back-pressure. */
+static void pass_much(struct fix *f)
 {
-	struct fix *f = *state;
 	struct pump u[2] = {{.left = 23456789}, {.left = 34567890}};
 
 	for (int i = 0; i < 2; i++) {
@@ -166,6 +168,34 @@ static void test_big(void **state)
 	assert_true(u[0].p.sum == u[1].sent && u[1].p.sum == u[0].sent);
 	weft_io_free(u[0].p.io);
 	weft_io_free(u[1].p.io);
+}
+
+static void test_big(void **state)
+{
+	pass_much(*state);
+}
+
+/* No pipe can be made: what is read goes through memory, as much of it as through pipes. */
+static void test_no_files_left(void **state)
+{
+	struct fix *f = *state;
+	struct rlimit was, none;
+	int fd[256], n = 0;
+
+	weft_pipes_done(); /* those that earlier tests left */
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	none = (struct rlimit){open_fds() + 8, was.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	while (n < 256 && (fd[n] = dup(0)) >= 0)
+		n++;
+	assert_int_equal(errno, EMFILE);
+	close(fd[--n]); /* one is left, and a pipe needs two */
+	pass_much(f);
+	assert_int_equal(f->ends[0], WEFT_IO_EOF);
+	assert_int_equal(f->ends[1], WEFT_IO_EOF);
+	while (n > 0)
+		close(fd[--n]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
 }
 
 static void test_reset(void **state)
@@ -240,6 +270,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_half_close, up, down),
 		cmocka_unit_test_setup_teardown(test_big, up, down),
+		cmocka_unit_test_setup_teardown(test_no_files_left, up, down),
 		cmocka_unit_test_setup_teardown(test_reset, up, down),
 		cmocka_unit_test_setup_teardown(test_idle, up, down),
 		cmocka_unit_test_setup_teardown(test_free_cancels, up, down),

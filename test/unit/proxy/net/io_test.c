@@ -1,6 +1,7 @@
 #include "test/unit/proxy/net/io_fix.h"
 
 #include "proxy/core/arena.h"
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/un.h>
 
@@ -608,6 +609,33 @@ static void test_kind(void **state)
 	assert_true(gone);
 }
 
+/* An io may outlive the thread it was made on, and that thread's list of loops and spares. */
+static void *outlived(void *arg)
+{
+	struct fix *f = arg;
+	int fd;
+
+	both(f);
+	say(&f->a, "hello");
+	RUN_UNTIL(f->base, f->b.got == 5);
+	fix_pair(&f->fd, &fd);
+	/* nobody's any more: it ends with the thread */
+	weft_io_close_after_flush(weft_io_new(f->base, fd, NULL, NULL, &peer_ops, NULL), 60000);
+	return NULL;
+}
+
+static void test_outlives_thread(void **state)
+{
+	struct fix *f = *state;
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, outlived, f), 0);
+	assert_int_equal(pthread_join(t, NULL), 0);
+	assert_int_equal(read(f->fd, &(char){0}, 1), 0);
+	say(&f->b, "back");
+	RUN_UNTIL(f->base, f->a.got == 4);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -633,6 +661,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_close_after_flush_timeout, up, down),
 		cmocka_unit_test_setup_teardown(test_free_unwritten_resets, up, down),
 		cmocka_unit_test_setup_teardown(test_kind, up, down),
+		cmocka_unit_test_setup_teardown(test_outlives_thread, up, down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
