@@ -54,6 +54,7 @@ struct weft_h1_conf {
 	bool chunked_length;	 /* Content-Length beside chunked is passed over instead of
 				    refused (allow_chunked_length) */
 	bool asterisk;		 /* OPTIONS * is let through; Envoy answers it 404 */
+	bool hostless;		 /* HTTP/1.1 without Host is let through: the caller refuses it */
 	uint32_t max_head_bytes; /* 0: WEFT_H1_HEAD_BYTES; also of trailers */
 	uint32_t max_headers;	 /* 0: WEFT_H1_HEADERS; also of trailers */
 	uint32_t max_chunk_ext;	 /* 0: WEFT_H1_CHUNK_EXT_BYTES */

@@ -233,7 +233,7 @@ int weft_h1_check_request(const struct weft_h1 *p, struct weft_h1_head *h)
 	if (h->connect && (h->chunked || h->content_length > 0))
 		return h->chunked ? -WEFT_H1_E_CODING : -WEFT_H1_E_BODY;
 	if (h->host < 0)
-		return h->minor ? -WEFT_H1_E_HOST_MISSING : 0;
+		return h->minor && !p->conf->hostless ? -WEFT_H1_E_HOST_MISSING : 0;
 	/* an empty Host is right where the target has no authority: RFC 9112 §3.2 */
 	if (h->v[h->host].value_len &&
 	    !is_authority(h->v[h->host].value, h->v[h->host].value_len, false))

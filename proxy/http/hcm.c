@@ -222,15 +222,7 @@ static const struct weft_exchange_ops *on_begin(struct weft_session *session,
 	return &weft_stream_ops;
 }
 
-/* Some requests are whole and still not to be served. */
-static bool broke_protocol(const char *detail)
-{
-	return strcmp(detail, "missing_host_header") != 0 &&
-	       strcmp(detail, "absolute_path_rejected") != 0 &&
-	       strcmp(detail, "path_normalization_failed") != 0;
-}
-
-/* A message that was answered by the session: the log and the counters are told. Its stream may
+/* HTTP/2: a message that the session refused: the log and the counters are told. Its stream may
  * have begun, without a head. */
 static void on_bad(struct weft_session *session, int status, const char *detail)
 {
@@ -249,17 +241,61 @@ static void on_bad(struct weft_session *session, int status, const char *detail)
 	s->info.details = detail && *detail ? weft_arena_strdup(s->arena, detail) : NULL;
 	if (status == 408) {
 		hcm_count(c, WEFT_HTTP_downstream_rq_header_timeout);
-	} else if (broke_protocol(detail ?: "")) {
+	} else {
 		hcm_count(c, WEFT_HTTP_downstream_cx_protocol_error);
 		weft_info_flag(&s->info, WEFT_FLAG_DPE);
-	} else if (!strcmp(detail, "absolute_path_rejected")) {
-		hcm_count(c, WEFT_HTTP_downstream_rq_non_relative_path);
 	}
 	hcm_count(c, WEFT_HTTP_downstream_rq_total);
 	hcm_count(c, c->version == WEFT_HTTP_2 ? WEFT_HTTP_downstream_rq_http2_total
 					       : WEFT_HTTP_downstream_rq_http1_total);
 	weft_scope_add(c->conf->scope, WEFT_HTTP_downstream_rq_active, 1);
 	weft_stream_complete(s);
+	weft_stream_leave(s);
+}
+
+static void late_head(struct weft_stream *s, struct hcm_conn *c, const char **detail,
+		      const char **body)
+{
+	switch (c->conf->late) {
+	case HCM_LATE_REQUEST:
+		hcm_count(c, WEFT_HTTP_downstream_rq_timeout);
+		*detail = "request_overall_timeout";
+		*body = "request timeout";
+		return;
+	case HCM_LATE_IDLE:
+		hcm_count(c, WEFT_HTTP_downstream_rq_idle_timeout);
+		weft_info_flag(&s->info, WEFT_FLAG_SI);
+		*detail = "stream_idle_timeout";
+		*body = "stream timeout";
+		return;
+	}
+	hcm_count(c, WEFT_HTTP_downstream_rq_header_timeout);
+}
+
+/* An HTTP/1 request that is none: answered through the filters, logged with what is known. */
+static void on_broken(struct weft_session *session, struct weft_exchange *x, struct weft_headers *h,
+		      int status, const char *body)
+{
+	struct hcm_conn *c = weft_session_owner(session);
+	struct weft_stream *s = weft_exchange_user(x);
+	const char *detail = weft_exchange_detail(x);
+
+	stream_enter(s);
+	if (!s->head[WEFT_REQUEST]) {
+		s->head[WEFT_REQUEST] = h;
+		hcm_count(c, WEFT_HTTP_downstream_rq_total);
+		hcm_count(c, WEFT_HTTP_downstream_rq_http1_total);
+		weft_scope_add(c->conf->scope, WEFT_HTTP_downstream_rq_active, 1);
+	}
+	s->rx_end = true;
+	weft_timer_clear(&s->request);
+	if (status == 408) {
+		late_head(s, c, &detail, &body);
+	} else {
+		hcm_count(c, WEFT_HTTP_downstream_cx_protocol_error);
+		weft_info_flag(&s->info, WEFT_FLAG_DPE);
+	}
+	weft_stream_reply(s, status, detail, body, NULL, NULL);
 	weft_stream_leave(s);
 }
 
@@ -289,6 +325,7 @@ static void on_closed(struct weft_session *session, enum weft_io_end why, int er
 static const struct weft_session_ops session_ops = {
 	.begin = on_begin,
 	.bad = on_bad,
+	.broken = on_broken,
 	.idle = on_idle,
 	.closed = on_closed,
 };

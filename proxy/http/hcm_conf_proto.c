@@ -95,6 +95,25 @@ static int prepare_h2(struct weft_cfg *c, const struct weft_path *at, const h2_m
 	return 0;
 }
 
+/* A head is part of its stream: of the timeouts that run from its first byte the first one counts.
+ */
+static uint64_t head_ms(const hcm_msg *m, struct weft_hcm_conf *conf)
+{
+	const uint64_t v[] = {
+		[HCM_LATE_HEADERS] = weft_cfg_ms(m->request_headers_timeout, 0),
+		[HCM_LATE_REQUEST] = conf->ms.request,
+		[HCM_LATE_IDLE] = conf->ms.stream_idle,
+	};
+	uint64_t ms = 0;
+
+	for (uint8_t i = 0; i < sizeof(v) / sizeof(*v); i++)
+		if (v[i] && (!ms || v[i] < ms)) {
+			ms = v[i];
+			conf->late = i;
+		}
+	return ms < UINT32_MAX ? ms : UINT32_MAX;
+}
+
 int weft_hcm_prepare_session(struct weft_cfg *c, const struct weft_path *at, const hcm_msg *m,
 			     struct weft_hcm_conf *conf)
 {
@@ -109,9 +128,10 @@ int weft_hcm_prepare_session(struct weft_cfg *c, const struct weft_path *at, con
 		weft_cfg_u32(o ? o->max_headers_count : NULL, HEADERS_COUNT);
 	s.h1.max_header_bytes = s.h2.max_header_bytes = kb * 1024;
 	s.h1.stream_error_on_invalid = s.h2.stream_error_on_invalid = lenient;
-	s.headers_ms = (uint32_t)weft_cfg_ms(m->request_headers_timeout, 0);
+	s.headers_ms = (uint32_t)head_ms(m, conf);
 	s.delayed_close_ms = ms ? (uint32_t)ms : UINT32_MAX;
 	s.h1.error_fields = weft_hcm_error_fields(c->arena, conf);
+	s.h1.owner_checks = true;
 	err = prepare_h1(c, at, m->http_protocol_options, &s.h1);
 	err |= prepare_h2(c, at, m->http2_protocol_options, &s.h2);
 	for (unsigned i = 0; i < HCM_CODECS; i++)

@@ -55,6 +55,7 @@ struct hcm_times { /* ms; 0: none */
 	uint64_t idle, max_connection, stream_idle, request, max_stream, drain, delayed_close,
 		flush, log_interval;
 };
+enum hcm_late { HCM_LATE_HEADERS, HCM_LATE_REQUEST, HCM_LATE_IDLE };
 struct weft_hcm_conf {
 	struct weft_scope *scope;
 	struct weft_route_table *routes;
@@ -77,11 +78,11 @@ struct weft_hcm_conf {
 	uint8_t server_header;	/* ServerHeaderTransformation */
 	uint8_t underscores;	/* HeadersWithUnderscoresAction */
 	uint8_t strip_port;	/* 0, HCM_PORT_* */
+	uint8_t late;		/* enum hcm_late: which timeout a head that does not end meets */
 	bool strip_dot;
 	bool tracing; /* logs tell the trace id that came */
 	bool proxy_100, generate_id, preserve_id, id_in_response, pack_trace_reason;
 	bool safe_max_duration, log_new, log_tunnel, proxy_protocol_state;
-	bool h1_stream_error, h2_stream_error;
 };
 enum { HCM_PORT_KEEP, HCM_PORT_MATCHING, HCM_PORT_ANY };
 int weft_hcm_prepare(struct weft_cfg *c, const struct weft_path *at, const ProtobufCMessage *m,

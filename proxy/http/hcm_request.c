@@ -13,8 +13,19 @@ static struct weft_headers *head_of(struct weft_stream *s)
 	return s->head[WEFT_REQUEST];
 }
 
+/* Nothing more is read from an HTTP/1 connection. */
+static void end_after(struct weft_stream *s)
+{
+	if (s->info.protocol == WEFT_HTTP_2)
+		return;
+	s->c->drain = HCM_CLOSING;
+	weft_session_drain(s->c->session, 0);
+}
+
 static bool refuse(struct weft_stream *s, int status, const char *details)
 {
+	if (status == 400 && !s->c->conf->session[HCM_H1].h1.stream_error_on_invalid)
+		end_after(s);
 	weft_stream_reply(s, status, details, NULL, NULL, NULL);
 	return false;
 }
@@ -41,7 +52,13 @@ static bool underscores(struct weft_stream *s)
 			weft_stream_cut(s, WEFT_RESET_PROTOCOL, "http2.unexpected_underscore");
 			return false;
 		}
-		return refuse(s, 400, "http1.unexpected_underscore");
+		/* as one that could not be read */
+		end_after(s);
+		hcm_count(s->c, WEFT_HTTP_downstream_cx_protocol_error);
+		weft_info_flag(&s->info, WEFT_FLAG_DPE);
+		s->head[WEFT_REQUEST] = NULL;
+		weft_stream_reply(s, 400, "http1.unexpected_underscore", "Bad Request", NULL, NULL);
+		return false;
 	}
 	return true;
 }
@@ -136,8 +153,6 @@ static bool check_path(struct weft_stream *s)
 	if (!p || !p->value_len)
 		return s->is_connect ? true : refuse(s, 404, "missing_path_rejected");
 	if (p->value[0] != '/') {
-		if (p->value_len == 1 && p->value[0] == '*')
-			return true; /* OPTIONS * */
 		hcm_count(s->c, WEFT_HTTP_downstream_rq_non_relative_path);
 		return refuse(s, 404, "absolute_path_rejected");
 	}

@@ -75,7 +75,8 @@ void weft_stream_touch(struct weft_stream *s); /* something moved */
 void weft_stream_log(struct weft_stream *s, const char *type);
 void weft_stream_times(struct weft_stream *s);		 /* timers, once the route is known */
 void weft_stream_start(struct weft_stream *s, bool end); /* chooses the chain and runs it */
-void weft_stream_reset_chain(struct weft_stream *s);	 /* ends its filters */
+void weft_stream_choose_chain(struct weft_stream *s, const struct http_chain *ch);
+void weft_stream_reset_chain(struct weft_stream *s); /* ends its filters */
 
 /* stream_run.c: through the filters of a direction, from position i on. */
 void weft_stream_run_headers(struct weft_stream *s, enum weft_dir d, int i);

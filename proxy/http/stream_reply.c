@@ -116,11 +116,11 @@ static struct weft_headers *make_head(struct weft_stream *s, const struct weft_r
 }
 
 /* The first filter an answer made here goes through: all of them, also those the request never came
- * to; from inside a response filter those outside of it. -1: none. */
+ * to; from inside a response filter those outside of it. */
 static int outer_of(struct weft_stream *s)
 {
-	if (!s->chain)
-		return -1;
+	if (!s->chain) /* refused before its filters were chosen: they see the answer */
+		weft_stream_choose_chain(s, s->c->conf->chain);
 	if (s->cur[WEFT_RESPONSE] >= 0)
 		return s->cur[WEFT_RESPONSE] - 1;
 	if (s->answering) /* in a response filter that waited */

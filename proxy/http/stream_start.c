@@ -180,7 +180,7 @@ bool weft_stream_tls_redirect(struct weft_stream *s)
 
 /* ---- filters of this stream */
 
-static void choose_chain(struct weft_stream *s, const struct http_chain *ch)
+void weft_stream_choose_chain(struct weft_stream *s, const struct http_chain *ch)
 {
 	s->chain = ch;
 	s->slot = weft_arena_alloc(s->arena, ch->n * sizeof(*s->slot));
@@ -291,7 +291,7 @@ static void begin_filters(struct weft_stream *s)
 			return;
 		}
 	}
-	choose_chain(s, ch);
+	weft_stream_choose_chain(s, ch);
 	apply_route_conf(s);
 	if (s->c->conf->log_new)
 		weft_stream_log(s, "DownstreamStart");

@@ -12,6 +12,8 @@ void weft_h1_begin(struct weft_session *s)
 		.response = !s->conf->server,
 		.http10 = o->accept_http_10,
 		.chunked_length = o->allow_chunked_length,
+		.asterisk = o->owner_checks,
+		.hostless = o->owner_checks,
 		.max_head_bytes = o->max_header_bytes,
 		.max_headers = o->max_headers,
 	};

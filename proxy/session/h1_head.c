@@ -242,6 +242,8 @@ static struct weft_h1_slice authority_of(struct weft_exchange *x, const struct w
 	} else if (o->default_host) {
 		s.p = o->default_host;
 		s.n = (uint32_t)strlen(o->default_host);
+	} else if (o->owner_checks) {
+		s.p = NULL;
 	}
 	return s;
 }
@@ -266,7 +268,8 @@ struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct wef
 		upgrade = !weft_h1_is_h2c(head);
 	authority = authority_of(x, head);
 	path = path_of(x, head);
-	add_pseudo(h, WEFT_H_AUTHORITY, authority.p, authority.n);
+	if (authority.p)
+		add_pseudo(h, WEFT_H_AUTHORITY, authority.p, authority.n);
 	if (!head->connect) {
 		if (path.n && path.p[path.n])
 			ended(path.p, path.n);

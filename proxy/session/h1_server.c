@@ -4,11 +4,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void fail_with(struct weft_session *s, int status, const char *detail, const char *body)
+static bool begin(struct weft_session *s, struct weft_exchange *x);
+
+/* The owner answers, by the exchange there is or by one that begins for it. */
+static bool owner_answers(struct weft_session *s, struct weft_headers *h, int status,
+			  const char *detail, const char *body)
+{
+	struct weft_exchange *x = s->h1.x;
+
+	if (!s->ops->broken || s->freed || (x && (x->tx_head || x->opaque)))
+		return false;
+	if (!x) {
+		x = s->h1.x = weft_exchange_new(s);
+		if (!begin(s, x))
+			return true;
+	}
+	x->detail = detail;
+	x->rx_end = true;
+	s->h1.reuse = false;
+	evbuffer_drain(weft_io_in(s->io), evbuffer_get_length(weft_io_in(s->io)));
+	s->ops->broken(s, x, h, status, body);
+	return true;
+}
+
+/* True: what was read may go on. */
+static bool fail_with(struct weft_session *s, int status, const char *detail, const char *body)
 {
 	struct weft_exchange *x = s->h1.x;
 	bool answered = x && x->tx_head;
 
+	if (owner_answers(s, NULL, status, detail, body))
+		return true;
 	if (x) {
 		x->detail = detail;
 		weft_exchange_tell_reset(x, WEFT_RESET_PROTOCOL);
@@ -16,10 +42,11 @@ static void fail_with(struct weft_session *s, int status, const char *detail, co
 		weft_session_bad(s, status, detail);
 	}
 	if (weft_session_over(s))
-		return;
+		return false;
 	if (!answered)
 		weft_h1_send_error(s, status, body, false);
 	weft_session_close(s, WEFT_IO_EOF, 0, true);
+	return false;
 }
 
 /* A head whose lines were all in order, without a body, and with its end at hand: what follows it
@@ -31,7 +58,8 @@ static size_t whole_head(struct weft_session *s, enum weft_h1_error e)
 	char *text;
 	size_t n;
 
-	if (!s->conf->h1.stream_error_on_invalid || s->h1.x || s->h1.p.len || s->draining)
+	if (!s->conf->h1.stream_error_on_invalid || s->h1.x || s->h1.p.len || s->draining ||
+	    s->ops->broken)
 		return 0;
 	if (e < WEFT_H1_E_URL || e > WEFT_H1_E_HOST || e == WEFT_H1_E_CHARACTERS ||
 	    e == WEFT_H1_E_TOO_LARGE || e == WEFT_H1_E_TOO_MANY)
@@ -64,11 +92,10 @@ static bool server_fail(struct weft_session *s, enum weft_h1_error e)
 		weft_h1_init(&s->h1.p, &s->h1.conf);
 		return true;
 	}
-	fail_with(s, status, weft_h1_error_text(e),
-		  e == WEFT_H1_E_HOST_MISSING || e == WEFT_H1_E_PATH || e == WEFT_H1_E_URL
-			  ? ""
-			  : weft_h1_reason(status));
-	return false;
+	return fail_with(s, status, weft_h1_error_text(e),
+			 e == WEFT_H1_E_HOST_MISSING || e == WEFT_H1_E_PATH || e == WEFT_H1_E_URL
+				 ? ""
+				 : weft_h1_reason(status));
 }
 
 /* An exchange that the owner does not want ends the connection. */
@@ -86,11 +113,12 @@ static void server_head(struct weft_session *s, struct weft_h1_event *ev, size_t
 {
 	struct weft_exchange *x;
 	struct weft_headers *h;
-	bool end = ev->end;
+	bool end = ev->end, bad;
 
 	if (s->timer)
 		weft_session_timer(s, 0);
-	if (!weft_h1_connection_ok(&ev->head)) {
+	bad = !weft_h1_connection_ok(&ev->head);
+	if (bad && !s->ops->broken) {
 		fail_with(s, 400, WEFT_H1_BAD_CONNECTION, weft_h1_reason(400));
 		return;
 	}
@@ -101,6 +129,10 @@ static void server_head(struct weft_session *s, struct weft_h1_event *ev, size_t
 	s->h1.reuse = ev->head.keep_alive;
 	h = weft_h1_request_headers(x, &ev->head);
 	evbuffer_drain(weft_io_in(s->io), used);
+	if (bad) {
+		owner_answers(s, h, 400, WEFT_H1_BAD_CONNECTION, "");
+		return;
+	}
 	if (x->upgrade || x->connect) {
 		weft_h1_tunnel(&s->h1.p);
 		end = false;
@@ -187,7 +219,7 @@ static void server_timer(struct weft_session *s)
 	if (s->draining && weft_h1_idle(&s->h1.p))
 		weft_session_close(s, WEFT_IO_EOF, 0, true);
 	else
-		fail_with(s, 408, "request_header_timeout", "stream timeout");
+		fail_with(s, 408, "request_header_timeout", "request header timeout");
 }
 
 static void server_drain(struct weft_session *s, unsigned grace_ms)

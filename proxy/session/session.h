@@ -65,6 +65,13 @@ struct weft_session_ops {
 	 * answers `status` itself (h1) or resets (h2) with `detail` as response code details; told
 	 * for counters and the access log. NULL ok. */
 	void (*bad)(struct weft_session *s, int status, const char *detail);
+	/* Server, h1: the request of x is broken and nothing was answered yet; told instead of
+	 * bad(). x was begun for this where its head could not be read; h: its head as far as it is
+	 * one, or NULL (also where headers() told it). Its direction is over; the owner answers on
+	 * x, with `body` unless it knows better; the connection ends after that. NULL: the session
+	 * answers. */
+	void (*broken)(struct weft_session *s, struct weft_exchange *x, struct weft_headers *h,
+		       int status, const char *body);
 	/* Client: the peer will take no more requests (GOAWAY, Connection: close, EOF while idle).
 	 * Exchanges that are open go on. NULL: not wanted. */
 	void (*goaway)(struct weft_session *s);
@@ -94,6 +101,7 @@ struct weft_h1_options {
 	bool send_fully_qualified_url;
 	const char *error_fields; /* server: of the answer to what cannot be read: lines with CRLF;
 				     NULL: none */
+	bool owner_checks;	  /* server: no Host and OPTIONS * are for the owner to refuse */
 };
 struct weft_h2_options {
 	uint32_t max_streams;		     /* advertised; 0: 2^31-1 as Envoy */

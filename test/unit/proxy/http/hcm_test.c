@@ -151,7 +151,7 @@ static void upgrades(void **state)
 
 	say(e, UP);
 	assert_true(has(e, "HTTP/1.1 403 Forbidden\r\n"));
-	assert_string_equal(events, "");
+	assert_string_equal(events, "h0. C0 CT ");
 	env_free(e);
 	e = env_open("  upgrade_configs: [{upgrade_type: websocket}]\n", 1);
 	say(e, UP);
@@ -305,6 +305,48 @@ static void bad_messages_are_counted(void **state)
 	env_free(e);
 }
 
+/* What cannot be read is answered as other requests are: mapped, through the filters, once. */
+static void broken_requests_are_answered_through_the_filters(void **state)
+{
+	static const struct {
+		const char *say, *status;
+	} v[] = {
+		{"GET / HTTP/1.1\r\nhost : a\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n"},
+		{"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n"},
+		{"GET / HTTP/9.9\r\nhost: a\r\n\r\n", "HTTP/1.1 426 Upgrade Required\r\n"},
+		{"GET / HTTP/1.1\r\nhost: a\r\nconnection: host\r\n\r\n",
+		 "HTTP/1.1 400 Bad Request\r\n"},
+		{"POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n",
+		 "HTTP/1.1 501 Not Implemented\r\n"},
+	};
+
+	for (size_t i = 0; i < sizeof(v) / sizeof(*v); i++) {
+		struct env *e = env_open(NULL, 0);
+
+		say(e, v[i].say);
+		turn(e, 5);
+		assert_true(has(e, v[i].status));
+		assert_true(has(e, "server: "));
+		assert_true(has(e, "date: "));
+		assert_true(has(e, "connection: close\r\n"));
+		assert_true(e->closed);
+		assert_int_equal(stat_of(WEFT_HTTP_downstream_rq_active), 0);
+		env_free(e);
+	}
+}
+
+/* A target that is no path is refused, and the connection goes on. */
+static void asterisk_is_refused_alone(void **state)
+{
+	struct env *e = env_open(NULL, 0);
+
+	say(e, "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n");
+	turn(e, 5);
+	assert_true(has(e, "HTTP/1.1 404 Not Found\r\n"));
+	assert_false(e->closed);
+	env_free(e);
+}
+
 /* ---- routes */
 
 static struct weft_route_table *wanted;
@@ -450,6 +492,8 @@ int main(void)
 		cmocka_unit_test(drains),
 		cmocka_unit_test(request_count_ends_it),
 		cmocka_unit_test(bad_messages_are_counted),
+		cmocka_unit_test(broken_requests_are_answered_through_the_filters),
+		cmocka_unit_test(asterisk_is_refused_alone),
 		cmocka_unit_test(tables_change_under_streams),
 		cmocka_unit_test(bad_configuration),
 	};
