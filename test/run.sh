@@ -14,7 +14,6 @@ rm -f "$LOGS"/*.log "$LOGS"/san.*
 chmod 1777 "$LOGS" # programs that have changed their user leave sanitizer reports here
 export CMOCKA_MESSAGE_OUTPUT=TAP
 export MESH_BIN=${MESH_BIN:-$PWD/build/release} MESH_SAN=${SAN:-}
-export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 PASSED=0 FAILED=0 SKIPPED=0 BAD=() SKIPS=()
 SUDO=()
 [ "$(id -u)" = 0 ] || SUDO=(sudo -n -E)
@@ -42,7 +41,7 @@ tap_count() {
 }
 
 one() { # KIND PATH
-	local kind=$1 path=$2 name log limit rc t0 counts p f s run=() args=() text
+	local kind=$1 path=$2 name log limit rc t0 counts p f s run=() args=() text san
 	name=$path
 	[[ $path == */test/unit/* ]] && name=${path#*/test/unit/}
 	[[ $path =~ [-/](tsan|release)/test/unit/ ]] && name=$name@${BASH_REMATCH[1]}
@@ -66,7 +65,8 @@ one() { # KIND PATH
 	printf '  TEST  %s ' "$name"
 	t0=$(date +%s%N)
 	# timeout leads a process group of its own and signals all of it
-	ASAN_OPTIONS=log_path=$LOGS/san.${log##*/}:detect_stack_use_after_return=1 TSAN_OPTIONS=log_path=$LOGS/san.${log##*/} \
+	san=log_path=$LOGS/san.${log##*/}
+	ASAN_OPTIONS=$san:detect_stack_use_after_return=1 TSAN_OPTIONS=$san UBSAN_OPTIONS=$san:print_stacktrace=1:halt_on_error=1 \
 		LSAN_OPTIONS=report_objects=1 timeout -k 15 "$limit" "${run[@]}" "$path" "${args[@]}" >"$log" 2>&1 </dev/null
 	rc=$?
 	counts=$(tap_count "$log")
@@ -80,7 +80,7 @@ one() { # KIND PATH
 	elif [ $rc != 0 ] && [ "$f" = 0 ]; then
 		f=1 BAD+=("$name: exit status $rc")
 	fi
-	if compgen -G "$LOGS/san.${log##*/}*" >/dev/null || grep -qE 'runtime error:|ERROR: (Address|Leak|Thread)Sanitizer' "$log"; then
+	if compgen -G "$LOGS/san.${log##*/}*" >/dev/null || grep -qE 'runtime error:|(ERROR|WARNING): [A-Z][a-z]*Sanitizer' "$log"; then
 		f=$((f + 1)) BAD+=("$name: sanitizer report, see $log and $LOGS/san.*")
 	fi
 	PASSED=$((PASSED + p)) FAILED=$((FAILED + f)) SKIPPED=$((SKIPPED + s))

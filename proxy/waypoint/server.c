@@ -137,7 +137,8 @@ static void managers(struct waypoint *w)
 				    .live = on_listener,
 				    .owner = w};
 
-	memcpy(all, w->workers, w->n_workers * sizeof(*all));
+	if (w->n_workers)
+		memcpy(all, w->workers, w->n_workers * sizeof(*all));
 	all[w->n_workers] = w->main;
 	w->all_workers = all;
 	if (m->cluster_manager && m->cluster_manager->local_cluster_name &&

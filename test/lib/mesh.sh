@@ -13,7 +13,10 @@ MESH_WORKERS=${MESH_WORKERS:-2}
 declare -A MESH_POD_IP MESH_POD_IP6 MESH_PID MESH_NODE_NUM=([A]=1 [B]=2 [C]=2)
 MESH_PIDS=()
 MESH_PROXY_ARGS=() # more options for weft-proxy
-[ -z "${MESH_SAN:-}" ] || MESH_PROXY_ARGS=(--no-seccomp) # sanitizers make calls that the filter refuses
+# programs that are built with a sanitizer
+[ -n "${MESH_SAN:-}" ] || MESH_SAN=$(grep -o -m 1 'fsanitize=[a-z]*' "$MESH_BIN/flags.stamp" 2>/dev/null)
+export MESH_SAN
+[ -z "$MESH_SAN" ] || MESH_PROXY_ARGS=(--no-seccomp) # sanitizers make calls that the filter refuses
 MESH_NS=()
 MESH_W=
 
@@ -203,10 +206,10 @@ mesh_stop() { # TAG [SIGNAL]: ends a program and waits for it
 }
 
 mesh_down() {
-	local rc=$? pid n x
+	local rc=$? pid n x said
 	trap '' INT TERM
 	for pid in "${MESH_PIDS[@]}"; do kill "$pid" 2>/dev/null; done
-	for n in 1 2 3 4 5 6 7 8 9 10; do
+	for ((n = 0; n < ${MESH_SAN:+290} + 10; n++)); do # a search for leaks takes its time
 		x=0
 		for pid in "${MESH_PIDS[@]}"; do kill -0 "$pid" 2>/dev/null && x=1; done
 		[ "$x" = 0 ] && break
@@ -214,6 +217,12 @@ mesh_down() {
 	done
 	for pid in "${MESH_PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null; done
 	wait 2>/dev/null
+	said=
+	[ -z "${MESH_SAN:-}" ] || said=$(grep -E -A 20 'runtime error:|(ERROR|WARNING): [A-Z][a-z]*Sanitizer' "$MESH_W"/log/* 2>/dev/null)
+	if [ -n "$said" ]; then
+		rc=1
+		printf '%s\n' "$said" | head -n 80 | sed 's/^/# /'
+	fi
 	if [ "$rc" != 0 ] && [ -n "${MESH_KEEP_LOGS:-}" ]; then
 		mkdir -p "$MESH_KEEP_LOGS" && cp -r "$MESH_W/log" "$MESH_KEEP_LOGS/" 2>/dev/null
 	fi
@@ -232,6 +241,7 @@ mesh_down() {
 		rmdir "$cg/weft" 2>/dev/null
 	fi
 	[ -n "$MESH_W" ] && rm -rf "$MESH_W"
+	[ -z "$said" ] || exit 1 # in a trap only this makes the script fail
 	return "$rc"
 }
 

@@ -18,7 +18,21 @@ HCM = T + ".extensions.filters.network.http_connection_manager.v3.HttpConnection
 ROUTER = {"name": "router", "typed_config": {"@type": T + ".extensions.filters.http.router.v3.Router"}}
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 BIN = os.environ.get("MESH_BIN", "build/release")
-SLOW = 3 if os.environ.get("SAN") else 1
+
+
+def sanitized():
+    """Whether the programs are built with a sanitizer"""
+    try:
+        with open(os.path.join(BIN, "flags.stamp"), encoding="utf-8") as f:
+            return "-fsanitize" in f.read()
+    except OSError:
+        return False
+
+
+SAN = sanitized()
+SLOW = 3 if SAN else 1
+SAN_KB = 260_000 if SAN else 0  # memory that a sanitizer keeps from use for a while
+REPORT = re.compile(r"(?:ERROR|WARNING): \w+Sanitizer|runtime error:")
 WORK = tempfile.mkdtemp(prefix="weft-way.")
 os.chmod(WORK, 0o755)
 
@@ -44,6 +58,10 @@ class Tap:
         print("ok %d - %s # SKIP %s" % (self.n, text, why), flush=True)
 
     def done(self):
+        for p in Proxy.all:
+            p.stop()
+            for why in p.trouble:
+                self.ok(False, "%s ends well" % p.name, why, p.log()[-3000:])
         print("1..%d" % self.n, flush=True)
         return self.failed
 
@@ -71,9 +89,11 @@ def wait_for(what, seconds=10.0, step=0.02):
 
 class Proxy:
     """A weft-waypoint or an Envoy on a bootstrap (a dict); admin on a unix socket."""
+    all = []
 
     def __init__(self, config, kind="weft", name=None, args=(), prefix=(), wait=True, env=None):
         self.kind, self.name = kind, name or kind
+        self.trouble = []
         self.admin_path = os.path.join(WORK, self.name + ".admin")
         self.config_path = os.path.join(WORK, self.name + ".json")
         self.log_path = os.path.join(WORK, self.name + ".log")
@@ -90,6 +110,8 @@ class Proxy:
         with open(self.log_path, "w", encoding="utf-8") as log:
             self.p = subprocess.Popen(list(prefix) + cmd + list(args), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         atexit.register(self.stop)
+        if kind == "weft":
+            Proxy.all.append(self)
         if wait and not wait_for(self.ready, 30):
             raise SystemExit("Bail out! %s is not ready: %s" % (self.name, self.log()[-2000:]))
 
@@ -128,14 +150,17 @@ class Proxy:
         return len(os.listdir("/proc/%d/fd" % self.p.pid))
 
     def stop(self):
-        """Whether it ends well by SIGTERM"""
+        """Its exit status, by SIGTERM if it runs; Tap.done tells of one killed here, and of sanitizers' reports"""
         if self.p.poll() is None:
             self.p.terminate()
             try:
                 self.p.wait(20 * SLOW)
             except subprocess.TimeoutExpired:
+                self.trouble.append("killed: SIGTERM did not end it")
                 self.p.kill()
                 self.p.wait()
+        if self.kind == "weft" and not self.trouble and REPORT.search(self.log()):
+            self.trouble.append("a sanitizer's report")
         return self.p.returncode
 
 

