@@ -10,8 +10,9 @@ enum { GW_ADDRS = 16, GW_TRAFFIC_SERVICE = 1, GW_TRAFFIC_WORKLOAD = 2 };
 
 struct gw_listener {
 	const Weft__Kube__GatewayListener *l;
-	unsigned attached; /* routes */
-	bool conflicted;
+	unsigned attached;	/* routes */
+	const char *conflict;	/* the reason of its condition Conflicted; NULL: none */
+	bool bad_kinds;		/* it names a kind of route that its protocol does not carry */
 	const char *unresolved; /* why a reference of it is not good; NULL: all are */
 	const char *reason;
 };
@@ -71,12 +72,13 @@ void *gw_hcm_new(struct tr *t, const struct tr_gateway *g, const char *name);
 void gw_edge_out(struct tr *t, struct tr_gateway *g);
 
 /* ---- translate_cluster.c */
+struct gw_cluster_name;
 struct gw_clusters { /* that a Gateway's resources name */
 	struct tr *t;
 	struct tr_gateway *g;
-	const char **names;
-	size_t n;
+	struct gw_cluster_name *names;
 };
+void gw_clusters_done(struct gw_clusters *c);
 /* The name of the cluster of a service's port, whose resources are made at its first use. NULL: the
  * service has no such port. */
 const char *gw_cluster(struct gw_clusters *c, struct tr_svc *s, uint32_t port);
@@ -96,6 +98,7 @@ void gw_out(struct tr *t, const struct tr_gateway *g, const struct weft_xds_type
 struct gw_route {
 	void *route; /* Envoy's Route */
 	const struct weft_object *o;
+	int host; /* 0: the hostname of the virtual host itself; then wider ones */
 	int path_rank, path_len, method, headers, queries, rule, match;
 };
 struct gw_routes {
@@ -104,6 +107,7 @@ struct gw_routes {
 	size_t n;
 	bool cors; /* a filter of that kind is needed */
 	int port;  /* of the listener, for redirects; 0 */
+	int host;  /* of the routes that are added */
 };
 /* Adds the routes of an HTTPRoute or GRPCRoute. */
 void gw_routes_add(struct gw_routes *r, const struct weft_object *o);
@@ -111,6 +115,21 @@ void gw_routes_add(struct gw_routes *r, const struct weft_object *o);
  * byte was answered yet. */
 void gw_route_defaults(struct tr *t, void *action);
 void gw_cors_filter(struct tr *t, void *hcm);
+/* By creationTimestamp, then by "namespace/name"; as strcmp. */
+int gw_older(const struct weft_object *a, const struct weft_object *b);
+/* One of them takes every request, so that what comes after is never reached. */
+bool gw_routes_all(const struct gw_routes *r);
+/* Without slashes at its end. */
+char *gw_prefix(struct tr *t, const char *path);
+/* ---- translate_filters.c; to: a Route or a ClusterWeight; path: of the match, or NULL */
+void gw_modifiers(struct tr *t, void *to, Weft__Kube__RouteFilter *const *v, size_t n);
+void gw_redirect(struct gw_routes *x, void *route, const Weft__Kube__RedirectFilter *f,
+		 const Weft__Kube__PathMatch *path);
+void gw_rewrite(struct tr *t, void *action, const Weft__Kube__RewriteFilter *f,
+		const Weft__Kube__PathMatch *path);
+void gw_mirror(struct gw_routes *x, void *action, const struct weft_object *o,
+	       const Weft__Kube__MirrorFilter *f);
+void gw_cors(struct gw_routes *x, void *route, const Weft__Kube__CorsFilter *f);
 /* Into virtual_hosts[].routes of vhost. */
 void gw_routes_put(struct gw_routes *r, void *vhost);
 /* One of TCPRoute, TLSRoute: cluster or weighted_clusters of a TcpProxy; false: no backend that can
@@ -130,8 +149,13 @@ struct gw_attach {
 	size_t n_hostnames;
 	int listener;  /* of g */
 	uint32_t port; /* of s; 0: all */
+	size_t seq;    /* in the order of attachment */
 };
 void tr_attach(struct tr *t);
+/* Those of a Gateway or a Service, together. */
+const struct gw_attach *gw_attached(const struct tr *t, const void *owner, size_t *ret_n);
+/* Listeners that cannot stand beside each other. */
+void gw_conflicts(struct tr_gateway *g);
 /* Routes of kind attached to a service's port, in the folder's order. */
 size_t gw_attached_service(struct tr *t, const struct tr_svc *s, uint32_t port,
 			   enum weft_kind_id kind, const struct weft_object **ret, size_t max);
@@ -159,6 +183,16 @@ bool gw_targets(struct tr *t, const struct weft_object *o,
 		const Weft__Kube__PolicyTargetReference *one,
 		Weft__Kube__PolicyTargetReference *const *v, size_t n, const struct tr_gateway *g,
 		const struct tr_svc *s);
+
+/* ---- translate_hosts.c */
+/* What both take: the narrower of the two; NULL: nothing. */
+const char *gw_host_meet(const char *a, const char *b);
+/* "a.b.c" → "*.b.c" → "*.c" → "*" → NULL */
+const char *gw_host_wider(struct tr *t, const char *host);
+/* Whether routes of the other kind are attached to the listener for one of the hostnames. */
+bool gw_hosts_clash(struct tr *t, const struct gw_attach *a);
+void gw_hosts_note(struct tr *t, const struct gw_attach *a);
+void gw_hosts_done(struct tr *t);
 
 /* ---- translate_require.c: destinations that take only their waypoint */
 void tr_require_waypoint(struct tr *t);

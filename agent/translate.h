@@ -45,6 +45,8 @@ struct tr {
 	size_t n_svcs;
 	struct gw_attach *attached; /* routes, by object */
 	size_t n_attached;
+	struct gw_host_use *hosts;	 /* of listeners, while routes are attached */
+	unsigned host_kinds;		 /* kinds of routes among them */
 	struct json_t *status;		 /* of Gateways and routes */
 	struct weft_store_resource *out; /* heap */
 	size_t n_out, cap_out;

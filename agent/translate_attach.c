@@ -112,22 +112,6 @@ static void unresolved_of(struct tr *t, const struct weft_object *o, struct unre
 
 /* ---- hostnames */
 
-/* "*.example.com" takes every name below it, but not example.com. */
-static bool within(const char *wild, const char *host)
-{
-	size_t n = strlen(wild + 1), len = strlen(host);
-
-	return wild[0] == '*' && len > n && !strcmp(host + len - n, wild + 1);
-}
-
-/* What both take: the narrower of the two; NULL: nothing. */
-static const char *meet(const char *a, const char *b)
-{
-	if (!strcmp(a, b) || within(a, b))
-		return b;
-	return within(b, a) ? a : NULL;
-}
-
 static bool hostnames_meet(struct tr *t, const struct common *r, const char *listener,
 			   struct gw_attach *a)
 {
@@ -138,7 +122,7 @@ static bool hostnames_meet(struct tr *t, const struct common *r, const char *lis
 		return true;
 	}
 	for (size_t i = 0; i < r->n_hostnames; i++) {
-		const char *h = any ? r->hostnames[i] : meet(listener, r->hostnames[i]);
+		const char *h = any ? r->hostnames[i] : gw_host_meet(listener, r->hostnames[i]);
 
 		if (h)
 			TR_ADD(t, a->hostnames, a->n_hostnames, h);
@@ -148,28 +132,83 @@ static bool hostnames_meet(struct tr *t, const struct common *r, const char *lis
 
 /* ---- listeners of a Gateway */
 
-static bool kind_fits(const Weft__Kube__GatewayListener *l, const struct weft_object *o)
+static const char gateway_group[] = "gateway.networking.k8s.io";
+
+/* What a listener's protocol carries, up to two kinds. */
+static const char *const *protocol_kinds(const Weft__Kube__GatewayListener *l)
 {
-	const Weft__Kube__AllowedRoutes *a = l->allowed_routes;
-	bool http = o->kind->id == WEFT_KIND_HTTP_ROUTE || o->kind->id == WEFT_KIND_GRPC_ROUTE;
+	static const char *const http[] = {"HTTPRoute", "GRPCRoute", NULL},
+				 *const tcp[] = {"TCPRoute", NULL},
+				 *const tls[] = {"TLSRoute", NULL}, *const none[] = {NULL};
 	bool pass = l->tls && l->tls->mode && !strcmp(l->tls->mode, "Passthrough");
 
-	if (!strcmp(l->protocol, "HTTP") || !strcmp(l->protocol, "HTTPS")) {
-		if (!http)
-			return false;
-	} else if (!strcmp(l->protocol, "TLS")) {
-		if (o->kind->id != (pass ? WEFT_KIND_TLS_ROUTE : WEFT_KIND_TCP_ROUTE))
-			return false;
-	} else if (!strcmp(l->protocol, "TCP")) {
-		if (o->kind->id != WEFT_KIND_TCP_ROUTE)
-			return false;
-	} else {
+	if (!strcmp(l->protocol, "HTTP") || !strcmp(l->protocol, "HTTPS"))
+		return http;
+	if (!strcmp(l->protocol, "TLS"))
+		return pass ? tls : tcp;
+	return !strcmp(l->protocol, "TCP") ? tcp : none;
+}
+
+static bool names_kind(const Weft__Kube__RouteGroupKind *k, const char *kind)
+{
+	return !strcmp(k->kind, kind) && (!k->group || !strcmp(k->group, gateway_group));
+}
+
+static bool kind_fits(const Weft__Kube__GatewayListener *l, const char *kind)
+{
+	const Weft__Kube__AllowedRoutes *a = l->allowed_routes;
+	const char *const *v = protocol_kinds(l);
+
+	while (*v && strcmp(*v, kind) != 0)
+		v++;
+	if (!*v)
 		return false;
-	}
 	for (size_t i = 0; a && i < a->n_kinds; i++)
-		if (!strcmp(a->kinds[i]->kind, o->kind->kind))
+		if (names_kind(a->kinds[i], kind))
 			return true;
 	return !a || !a->n_kinds;
+}
+
+static bool kinds_bad(const Weft__Kube__GatewayListener *l)
+{
+	const Weft__Kube__AllowedRoutes *a = l->allowed_routes;
+
+	for (size_t i = 0; a && i < a->n_kinds; i++) {
+		const char *const *v = protocol_kinds(l);
+
+		while (*v && !names_kind(a->kinds[i], *v))
+			v++;
+		if (!*v)
+			return true;
+	}
+	return false;
+}
+
+/* Plain HTTP, plain TCP and TLS do not go on one port. */
+static int sort_of(const Weft__Kube__GatewayListener *l)
+{
+	return !strcmp(l->protocol, "HTTP") ? 0 : !strcmp(l->protocol, "TCP") ? 1 : 2;
+}
+
+void gw_conflicts(struct tr_gateway *g)
+{
+	for (size_t i = 0; i < g->n_listeners; i++) {
+		struct gw_listener *a = &g->listeners[i];
+
+		a->bad_kinds = kinds_bad(a->l);
+		for (size_t k = 0; k < i; k++) {
+			struct gw_listener *b = &g->listeners[k];
+			int sort = sort_of(a->l);
+
+			if (a->reason || b->reason || a->l->port != b->l->port)
+				continue;
+			if (sort != sort_of(b->l))
+				a->conflict = b->conflict = "ProtocolConflict";
+			else if (sort == 1 || !strcmp(a->l->hostname ? a->l->hostname : "",
+						      b->l->hostname ? b->l->hostname : ""))
+				a->conflict = b->conflict = "HostnameConflict";
+		}
+	}
 }
 
 struct verdict {
@@ -179,29 +218,41 @@ struct verdict {
 static void attach_gateway(struct tr *t, const struct weft_object *o, const struct common *c,
 			   const Weft__Kube__ParentRef *p, struct tr_gateway *g, struct verdict *v)
 {
-	bool named = false, allowed = false, met = false;
+	const bool http =
+		o->kind->id == WEFT_KIND_HTTP_ROUTE || o->kind->id == WEFT_KIND_GRPC_ROUTE;
+	bool named = false, allowed = false, met = false, clash = false;
 
 	for (size_t i = 0; i < g->n_listeners; i++) {
 		const Weft__Kube__GatewayListener *l = g->listeners[i].l;
 		struct gw_attach a = {.o = o, .ref = p, .g = g, .listener = (int)i};
 
-		if (g->listeners[i].reason ||
+		if (g->listeners[i].reason || g->listeners[i].conflict ||
 		    (p->section_name && *p->section_name && strcmp(p->section_name, l->name)) ||
 		    (p->has_port && p->port != l->port))
 			continue;
 		named = true;
-		if (!kind_fits(l, o) || !gw_allows_ns(t, g, l, o->ns))
+		if (!kind_fits(l, o->kind->kind) || !gw_allows_ns(t, g, l, o->ns))
 			continue;
 		allowed = true;
 		if (!hostnames_meet(t, c, l->hostname, &a))
 			continue;
+		if (http && gw_hosts_clash(t, &a)) {
+			clash = true;
+			continue;
+		}
+		if (http)
+			gw_hosts_note(t, &a);
 		met = true;
 		g->listeners[i].attached++;
+		a.seq = t->n_attached;
 		TR_ADD(t, t->attached, t->n_attached, a);
 	}
 	if (met)
 		return;
-	*v = !named	? (struct verdict){"NoMatchingParent", "the Gateway has no such listener"}
+	*v = clash	? (struct verdict){"HostnameConflict", "an older route of the other kind, "
+								    "HTTPRoute or GRPCRoute, has one "
+								    "of the hostnames"}
+	     : !named	? (struct verdict){"NoMatchingParent", "the Gateway has no such listener"}
 	     : !allowed ? (struct verdict){"NotAllowedByListeners",
 					   "no listener takes this kind from this namespace"}
 			: (struct verdict){"NoMatchingListenerHostname",
@@ -230,6 +281,7 @@ static void attach_service(struct tr *t, const struct weft_object *o,
 		return;
 	}
 	a.port = p->has_port ? (uint32_t)p->port : 0;
+	a.seq = t->n_attached;
 	TR_ADD(t, t->attached, t->n_attached, a);
 }
 
@@ -316,52 +368,118 @@ static void route(struct tr *t, const struct weft_object *o)
 						   tr_source(t, o), "parents", parents));
 }
 
+static const void *owner(const struct gw_attach *a)
+{
+	return a->g ? (const void *)a->g : a->s;
+}
+
+static int owner_order(const void *pa, const void *pb)
+{
+	const struct gw_attach *a = pa, *b = pb;
+	const uintptr_t x = (uintptr_t)owner(a), y = (uintptr_t)owner(b);
+
+	if (x != y)
+		return x < y ? -1 : 1;
+	return a->seq < b->seq ? -1 : a->seq > b->seq;
+}
+
+static int age_order(const void *pa, const void *pb)
+{
+	const struct weft_object *const *a = pa, *const *b = pb;
+	int c = gw_older(*a, *b);
+
+	return c ? c : (int)(*a)->kind->id - (int)(*b)->kind->id;
+}
+
+/* The older first, so that of two that cannot be together it is the one that stays. */
 void tr_attach(struct tr *t)
 {
 	static const enum weft_kind_id kinds[] = {WEFT_KIND_HTTP_ROUTE, WEFT_KIND_GRPC_ROUTE,
 						  WEFT_KIND_TCP_ROUTE, WEFT_KIND_TLS_ROUTE};
+	const struct weft_object **all = NULL;
+	size_t n_all = 0;
 
+	for (size_t i = 0; i < t->n_gateways; i++)
+		if (t->gateways[i].class == GW_EDGE)
+			gw_conflicts(&t->gateways[i]);
 	for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
 		size_t n;
 		const struct weft_object *v = weft_objects_of(t->objs, kinds[k], &n);
 
 		for (; n; v++, n--)
-			route(t, v);
+			TR_ADD(t, all, n_all, v);
 	}
+	if (n_all)
+		qsort(all, n_all, sizeof(const struct weft_object *), age_order);
+	for (size_t i = 0; i < n_all; i++)
+		route(t, all[i]);
+	gw_hosts_done(t);
+	if (t->n_attached)
+		qsort(t->attached, t->n_attached, sizeof(*t->attached), owner_order);
+}
+
+const struct gw_attach *gw_attached(const struct tr *t, const void *of, size_t *ret_n)
+{
+	size_t lo = 0, hi = t->n_attached, first;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if ((uintptr_t)owner(&t->attached[mid]) < (uintptr_t)of)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (first = lo; lo < t->n_attached && owner(&t->attached[lo]) == of;)
+		lo++;
+	*ret_n = lo - first;
+	return t->attached ? t->attached + first : NULL;
 }
 
 size_t gw_attached_service(struct tr *t, const struct tr_svc *s, uint32_t port,
 			   enum weft_kind_id kind, const struct weft_object **ret, size_t max)
 {
-	size_t n = 0;
+	size_t n = 0, n_of;
+	const struct gw_attach *a = gw_attached(t, s, &n_of);
 
-	for (size_t i = 0; i < t->n_attached && n < max; i++) {
-		const struct gw_attach *a = &t->attached[i];
-
-		if (a->s == s && (!a->port || a->port == port) && a->o->kind->id == kind &&
-		    (!n || ret[n - 1] != a->o))
-			ret[n++] = a->o;
-	}
+	for (size_t i = 0; i < n_of && n < max; i++)
+		if ((!a[i].port || a[i].port == port) && a[i].o->kind->id == kind &&
+		    (!n || ret[n - 1] != a[i].o))
+			ret[n++] = a[i].o;
 	return n;
 }
 
 static json_t *listener_json(const struct gw_listener *l)
 {
-	json_t *list = json_array();
-	bool bad = l->reason != NULL;
+	json_t *list = json_array(), *kinds = json_array();
+	bool bad = l->reason != NULL, refs = !bad && (l->unresolved || l->bad_kinds);
 
-	condition(list, "Accepted", !bad && !l->conflicted,
-		  bad		  ? l->reason
-		  : l->conflicted ? "PortUnavailable"
-				  : "Accepted",
+	for (const char *const *v = protocol_kinds(l->l); *v; v++)
+		if (kind_fits(l->l, *v))
+			json_array_append_new(
+				kinds, json_pack("{s:s,s:s}", "group", gateway_group, "kind", *v));
+	condition(list, "Accepted", !bad && !l->conflict,
+		  bad		? l->reason
+		  : l->conflict ? "PortUnavailable"
+				: "Accepted",
 		  bad ? l->unresolved : NULL);
-	condition(list, "ResolvedRefs", !l->unresolved || bad,
-		  l->unresolved && !bad ? "InvalidCertificateRef" : "ResolvedRefs",
-		  bad ? NULL : l->unresolved);
-	condition(list, "Programmed", !bad && !l->conflicted && !l->unresolved,
-		  bad || l->conflicted || l->unresolved ? "Invalid" : "Programmed", NULL);
-	return json_pack("{s:s,s:i,s:o}", "name", l->l->name, "attachedRoutes", (int)l->attached,
-			 "conditions", list);
+	condition(list, "Conflicted", l->conflict != NULL,
+		  l->conflict ? l->conflict : "NoConflicts",
+		  l->conflict
+			  ? "another listener has this port, with another protocol or this hostname"
+			  : NULL);
+	condition(list, "ResolvedRefs", !refs,
+		  !refs		  ? "ResolvedRefs"
+		  : l->unresolved ? "InvalidCertificateRef"
+				  : "InvalidRouteKinds",
+		  !refs ? NULL
+		  : l->unresolved
+			  ? l->unresolved
+			  : "allowedRoutes.kinds has one that this protocol does not carry");
+	condition(list, "Programmed", !bad && !l->conflict && !l->unresolved,
+		  bad || l->conflict || l->unresolved ? "Invalid" : "Programmed", NULL);
+	return json_pack("{s:s,s:i,s:o,s:o}", "name", l->l->name, "attachedRoutes",
+			 (int)l->attached, "supportedKinds", kinds, "conditions", list);
 }
 
 void tr_status(struct tr *t)
@@ -374,7 +492,8 @@ void tr_status(struct tr *t)
 					     tr_svc_find(t, g->ns, g->name);
 
 		for (size_t k = 0; k < g->n_listeners; k++) {
-			good = good || (!g->listeners[k].reason && !g->listeners[k].unresolved);
+			good = good || (!g->listeners[k].reason && !g->listeners[k].conflict &&
+					!g->listeners[k].unresolved);
 			json_array_append_new(listeners, listener_json(&g->listeners[k]));
 		}
 		for (size_t k = 0; k < g->n_addrs; k++)

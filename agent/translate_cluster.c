@@ -1,6 +1,7 @@
 /* Services → Clusters and their endpoints, of one Gateway. Pods of the mesh are reached inside
  * HBONE by their own node's proxy, with exactly their identity; others plainly. */
 #include "agent/gateway.h"
+#include "xds/names.h"
 
 #include "xds/proto/envoy/config/cluster/v3/cluster.pb-c.h"
 #include "xds/proto/envoy/config/endpoint/v3/endpoint.pb-c.h"
@@ -52,7 +53,7 @@ void gw_tls(struct tr *t, const struct tr_gateway *g, void *common, const char *
 
 static void trust_system(struct weft_arena *a, void *validation)
 {
-	eb_str(a, validation, "trusted_ca.filename", "/etc/ssl/certs/ca-certificates.crt");
+	eb_in(a, validation, "system_root_certs");
 }
 
 static void san_is(struct weft_arena *a, void *validation, const char *type, const char *value)
@@ -349,13 +350,28 @@ static void *cluster_new(struct gw_clusters *c, const char *name)
 	return m;
 }
 
+struct gw_cluster_name {
+	const char *name;
+	UT_hash_handle hh;
+};
+
 static bool known(struct gw_clusters *c, const char *name)
 {
-	for (size_t i = 0; i < c->n; i++)
-		if (!strcmp(c->names[i], name))
-			return true;
-	TR_ADD(c->t, c->names, c->n, name);
+	size_t n = strlen(name);
+	struct gw_cluster_name *e;
+
+	HASH_FIND(hh, c->names, name, n, e);
+	if (e)
+		return true;
+	e = weft_arena_alloc(c->t->a, sizeof(*e));
+	*e = (struct gw_cluster_name){.name = name};
+	HASH_ADD_KEYPTR(hh, c->names, e->name, n, e);
 	return false;
+}
+
+void gw_clusters_done(struct gw_clusters *c)
+{
+	HASH_CLEAR(hh, c->names);
 }
 
 const char *gw_cluster(struct gw_clusters *c, struct tr_svc *s, uint32_t port)

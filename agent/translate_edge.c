@@ -124,44 +124,128 @@ static bool in(const char *const *v, size_t n, const char *s)
 }
 
 /* Of one listener, or of all HTTP listeners of the port. */
-static bool wanted(const struct edge *x, const struct gw_attach *a, int only)
+static bool wanted(const struct edge *x, int listener, int only)
 {
-	const struct gw_listener *l;
+	const struct gw_listener *l = &x->c.g->listeners[listener];
 
-	if (a->g != x->c.g)
-		return false;
-	l = &a->g->listeners[a->listener];
-	return only >= 0 ? a->listener == only : l->l->port == x->port && is(l, "HTTP");
+	return only >= 0 ? listener == only
+			 : !l->reason && !l->conflict && l->l->port == x->port && is(l, "HTTP");
+}
+
+static const char *host_of(const struct gw_listener *l)
+{
+	return l->l->hostname && *l->l->hostname ? l->l->hostname : "*";
+}
+
+/* The listener that takes requests for the hostname: that with the narrowest. */
+static int listener_of(const struct edge *x, const char *host, int only)
+{
+	int best = -1;
+
+	for (int i = 0; i < (int)x->c.g->n_listeners; i++) {
+		const char *mine = host_of(&x->c.g->listeners[i]);
+		const char *met = wanted(x, i, only) ? gw_host_meet(mine, host) : NULL;
+
+		if (met && !strcmp(met, host) &&
+		    (best < 0 || strlen(mine) > strlen(host_of(&x->c.g->listeners[best])) ||
+		     !strcmp(mine, host)))
+			best = i;
+	}
+	return best;
+}
+
+struct hosted {
+	const char *host;
+	const struct gw_attach *a; /* NULL: a listener's own */
+	size_t seq;
+};
+
+static int hosted_order(const void *pa, const void *pb)
+{
+	const struct hosted *a = pa, *b = pb;
+	int c = strcmp(a->host, b->host);
+
+	return c ? c : a->seq < b->seq ? -1 : a->seq > b->seq;
+}
+
+/* Every hostname of the table with each route that has it. The hostnames of its listeners are there
+ * too, so that what one of them takes never falls to another. */
+static struct hosted *hosted_all(struct edge *x, int only, size_t *ret_n)
+{
+	struct tr *t = x->c.t;
+	struct hosted *v = NULL;
+	size_t n = 0, n_a;
+	const struct gw_attach *a = gw_attached(t, x->c.g, &n_a);
+	int listeners = 0;
+
+	for (size_t i = 0; i < n_a; i++)
+		for (size_t k = 0; wanted(x, a[i].listener, only) && k < a[i].n_hostnames; k++)
+			TR_ADD(t, v, n, ((struct hosted){a[i].hostnames[k], &a[i], n}));
+	for (size_t i = 0; i < x->c.g->n_listeners; i++)
+		listeners += wanted(x, (int)i, only);
+	for (size_t i = 0; listeners > 1 && i < x->c.g->n_listeners; i++)
+		if (wanted(x, (int)i, only))
+			TR_ADD(t, v, n, ((struct hosted){host_of(&x->c.g->listeners[i]), NULL, n}));
+	if (n)
+		qsort(v, n, sizeof(*v), hosted_order);
+	*ret_n = n;
+	return v;
+}
+
+static size_t first_of(const struct hosted *v, size_t n, const char *host)
+{
+	size_t lo = 0, hi = n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (strcmp(v[mid].host, host) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* Routes with the hostname itself come before those with a wildcard around it, whatever they
+ * match. */
+static bool vhost(struct edge *x, void *vh, const char *host, const struct hosted *v, size_t n,
+		  int listener)
+{
+	struct gw_routes routes = {.clusters = &x->c, .port = x->port};
+
+	eb_str(x->c.t->a, vh, "name", host);
+	eb_str(x->c.t->a, vh, "domains", host);
+	for (const char *h = host; h; h = gw_host_wider(x->c.t, h), routes.host++) {
+		const struct weft_object *last = NULL;
+
+		for (size_t i = first_of(v, n, h); i < n && !strcmp(v[i].host, h); i++) {
+			if (!v[i].a || v[i].a->listener != listener || v[i].a->o == last)
+				continue;
+			last = v[i].a->o;
+			gw_routes_add(&routes, last);
+		}
+		if (gw_routes_all(&routes))
+			break;
+	}
+	gw_routes_put(&routes, vh);
+	return routes.cors;
 }
 
 static bool table(struct edge *x, const char *name, int only)
 {
 	struct tr *t = x->c.t;
 	void *m = eb_new(t->a, &envoy__config__route__v3__route_configuration__descriptor);
-	const char **hosts = NULL;
-	size_t n = 0;
+	size_t n;
+	struct hosted *v = hosted_all(x, only, &n);
 	bool cors = false;
 
 	eb_str(t->a, m, "name", name);
 	eb_num(t->a, m, "ignore_port_in_host_matching", 1);
-	for (size_t i = 0; i < t->n_attached; i++)
-		for (size_t k = 0;
-		     wanted(x, &t->attached[i], only) && k < t->attached[i].n_hostnames; k++)
-			if (!in(hosts, n, t->attached[i].hostnames[k]))
-				TR_ADD(t, hosts, n, t->attached[i].hostnames[k]);
-	for (size_t h = 0; h < n; h++) {
-		struct gw_routes routes = {.clusters = &x->c, .port = x->port};
-		void *vh = eb_in(t->a, m, "virtual_hosts");
-
-		eb_strf(t->a, vh, "name", "%s", hosts[h]);
-		eb_str(t->a, vh, "domains", hosts[h]);
-		for (size_t i = 0; i < t->n_attached; i++)
-			if (wanted(x, &t->attached[i], only) &&
-			    in(t->attached[i].hostnames, t->attached[i].n_hostnames, hosts[h]))
-				gw_routes_add(&routes, t->attached[i].o);
-		gw_routes_put(&routes, vh);
-		cors = cors || routes.cors;
-	}
+	for (size_t i = 0; i < n; i++)
+		if (!i || strcmp(v[i].host, v[i - 1].host) != 0)
+			cors |= vhost(x, eb_in(t->a, m, "virtual_hosts"), v[i].host, v, n,
+				      listener_of(x, v[i].host, only));
 	gw_out(t, x->c.g, &weft_xds_type_route, name, m, x->source);
 	return cors;
 }
@@ -200,11 +284,12 @@ static void tcp(struct edge *x, void *chain, const struct weft_object *o, const 
 /* The first route attached to the listener, of those for connections. */
 static const struct weft_object *first_route(struct edge *x, int listener)
 {
-	struct tr *t = x->c.t;
+	size_t n;
+	const struct gw_attach *a = gw_attached(x->c.t, x->c.g, &n);
 
-	for (size_t i = 0; i < t->n_attached; i++)
-		if (t->attached[i].g == x->c.g && t->attached[i].listener == listener)
-			return t->attached[i].o;
+	for (; n; a++, n--)
+		if (a->listener == listener)
+			return a->o;
 	return NULL;
 }
 
@@ -239,15 +324,15 @@ static void pass_through(struct edge *x, int listener)
 {
 	struct tr *t = x->c.t;
 	const char **seen = NULL;
-	size_t n_seen = 0;
+	size_t n_seen = 0, n_a;
+	const struct gw_attach *a = gw_attached(t, x->c.g, &n_a);
 
-	for (size_t i = 0; i < t->n_attached; i++) {
-		const struct gw_attach *a = &t->attached[i];
+	for (; n_a; a++, n_a--) {
 		const char **names = NULL, *name;
 		size_t n = 0;
 		void *chain;
 
-		if (a->g != x->c.g || a->listener != listener)
+		if (a->listener != listener)
 			continue;
 		for (size_t k = 0; k < a->n_hostnames; k++)
 			if (!in(seen, n_seen, a->hostnames[k])) {
@@ -268,7 +353,7 @@ static void listener(struct edge *x, int i, bool *http_done)
 {
 	struct tr *t = x->c.t;
 	struct gw_listener *l = &x->c.g->listeners[i];
-	const char *host = l->l->hostname && *l->l->hostname ? l->l->hostname : "*";
+	const char *host = host_of(l);
 	const char *name = weft_arena_printf(t->a, "%s|%d|%s", is(l, "HTTPS") ? "https" : "tcp",
 					     x->port, l->l->name);
 	void *chain;
@@ -314,12 +399,6 @@ static void address(struct edge *x, const struct weft_ip *ip, const char *path)
 		eb_num(a, sa, "ipv4_compat", 1);
 }
 
-/* Plain HTTP, plain TCP and TLS do not go on one port. */
-static int sort_of(const struct gw_listener *l)
-{
-	return is(l, "HTTP") ? 0 : is(l, "TCP") ? 1 : 2;
-}
-
 static void port_out(struct tr *t, struct tr_gateway *g, struct gw_clusters *c, size_t first)
 {
 	struct edge x = {.c = *c, .port = g->listeners[first].l->port};
@@ -337,14 +416,10 @@ static void port_out(struct tr *t, struct tr_gateway *g, struct gw_clusters *c, 
 		address(&x, NULL, "address.socket_address");
 	eb_str(t->a, x.m, "traffic_direction", "OUTBOUND");
 	for (size_t i = first; i < g->n_listeners; i++) {
-		struct gw_listener *l = &g->listeners[i];
+		const struct gw_listener *l = &g->listeners[i];
 
-		if (l->reason || l->l->port != x.port)
+		if (l->reason || l->conflict || l->l->port != x.port)
 			continue;
-		if (sort_of(l) != sort_of(&g->listeners[first]) || (is(l, "TCP") && i != first)) {
-			l->conflicted = true;
-			continue;
-		}
 		listener(&x, (int)i, &http_done);
 	}
 	*c = x.c;
@@ -363,12 +438,13 @@ void gw_edge_out(struct tr *t, struct tr_gateway *g)
 	struct gw_clusters c = {.t = t, .g = g};
 
 	for (size_t i = 0; i < g->n_listeners; i++) {
-		bool before = g->listeners[i].reason != NULL;
+		bool before = g->listeners[i].reason || g->listeners[i].conflict;
 
 		for (size_t k = 0; k < i && !before; k++)
-			before = !g->listeners[k].reason &&
+			before = !g->listeners[k].reason && !g->listeners[k].conflict &&
 				 g->listeners[k].l->port == g->listeners[i].l->port;
 		if (!before)
 			port_out(t, g, &c, i);
 	}
+	gw_clusters_done(&c);
 }

@@ -2,7 +2,6 @@
 #include "agent/gateway.h"
 
 #include "xds/proto/envoy/config/route/v3/route.pb-c.h"
-#include "xds/proto/envoy/extensions/filters/http/cors/v3/cors.pb-c.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +42,7 @@ static void headers_match(struct tr *t, void *match, Weft__Kube__StringMatch *co
 	}
 }
 
-static char *prefix_of(struct tr *t, const char *path)
+char *gw_prefix(struct tr *t, const char *path)
 {
 	size_t n = strlen(path);
 
@@ -66,7 +65,7 @@ static void path_match(struct tr *t, struct gw_route *r, void *match,
 		r->path_rank = RANK_REGEX;
 		eb_str(t->a, match, "safe_regex.regex", value);
 	} else {
-		const char *prefix = prefix_of(t, value);
+		const char *prefix = gw_prefix(t, value);
 
 		r->path_rank = RANK_PREFIX;
 		eb_str(t->a, match, strcmp(prefix, "/") ? "path_separated_prefix" : "prefix",
@@ -91,8 +90,15 @@ static void http_match(struct tr *t, struct gw_route *r, void *match,
 	}
 	headers_match(t, match, m->headers, m->n_headers);
 	for (size_t i = 0; i < m->n_query_params; i++) {
-		void *q = eb_in(t->a, match, "query_parameters");
+		bool twice = false;
+		void *q;
 
+		for (size_t k = 0; k < i; k++)
+			twice = twice ||
+				!strcmp(m->query_params[k]->name, m->query_params[i]->name);
+		if (twice)
+			continue;
+		q = eb_in(t->a, match, "query_parameters");
 		eb_str(t->a, q, "name", m->query_params[i]->name);
 		string_match(t, eb_in(t->a, q, "string_match"), m->query_params[i]->type,
 			     m->query_params[i]->value);
@@ -119,208 +125,16 @@ static void grpc_match(struct tr *t, struct gw_route *r, void *match,
 	else
 		eb_strf(t->a, match, "safe_regex.regex", "/%s/%s",
 			!service ? "[^/]+"
-			: regex	 ? service
+			: regex	 ? weft_arena_printf(t->a, "(?:%s)", service)
 				 : eb_quote(t->a, service),
 			!method ? "[^/]+"
-			: regex ? method
+			: regex ? weft_arena_printf(t->a, "(?:%s)", method)
 				: eb_quote(t->a, method));
 	eb_in(t->a, match, "grpc");
 	if (!m)
 		return;
 	r->headers = (int)m->n_headers;
 	headers_match(t, match, m->headers, m->n_headers);
-}
-
-/* ---- filters */
-
-/* to: a Route or a ClusterWeight. */
-static void modify(struct tr *t, void *to, const Weft__Kube__HeaderModifier *m, const char *add,
-		   const char *remove)
-{
-	for (size_t i = 0; i < m->n_set + m->n_add; i++) {
-		const Weft__Kube__HeaderPair *p = i < m->n_set ? m->set[i] : m->add[i - m->n_set];
-		void *h = eb_in(t->a, to, add);
-
-		eb_str(t->a, h, "header.key", p->name);
-		eb_str(t->a, h, "header.value", p->value);
-		eb_str(t->a, h, "append_action",
-		       i < m->n_set ? "OVERWRITE_IF_EXISTS_OR_ADD" : "APPEND_IF_EXISTS_OR_ADD");
-		if (!*p->value)
-			eb_num(t->a, h, "keep_empty_value", 1);
-	}
-	for (size_t i = 0; i < m->n_remove; i++)
-		eb_str(t->a, to, remove, m->remove[i]);
-}
-
-static void modifiers(struct tr *t, void *to, Weft__Kube__RouteFilter *const *v, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		if (v[i]->request_header_modifier)
-			modify(t, to, v[i]->request_header_modifier, "request_headers_to_add",
-			       "request_headers_to_remove");
-		if (v[i]->response_header_modifier)
-			modify(t, to, v[i]->response_header_modifier, "response_headers_to_add",
-			       "response_headers_to_remove");
-	}
-}
-
-/* As the text of a substitution: a backslash refers to a group. */
-static char *substitution(struct tr *t, const char *s)
-{
-	char *to = weft_arena_alloc(t->a, 2 * strlen(s) + 1), *p = to;
-
-	for (; *s; s++) {
-		if (*s == '\\')
-			*p++ = '\\';
-		*p++ = *s;
-	}
-	*p = '\0';
-	return to;
-}
-
-static void path_regex(struct tr *t, void *to, const char *pattern, const char *with)
-{
-	eb_str(t->a, to, "regex_rewrite.pattern.regex", pattern);
-	eb_str(t->a, to, "regex_rewrite.substitution", substitution(t, with));
-}
-
-/* The prefix goes with the slashes around it, so that "/a" by "/" and "/" by "/a" keep one. */
-static void path_modify(struct tr *t, void *to, const Weft__Kube__PathModifier *p,
-			const Weft__Kube__PathMatch *match, bool redirect)
-{
-	const char *from = prefix_of(t, match && match->value ? match->value : "/");
-	const char *with;
-
-	if (p->replace_full_path) {
-		if (redirect)
-			eb_str(t->a, to, "path_redirect", p->replace_full_path);
-		else
-			path_regex(t, to, "^.*$", p->replace_full_path);
-		return;
-	}
-	with = prefix_of(t, *p->replace_prefix_match ? p->replace_prefix_match : "/");
-	if (!strcmp(from, "/"))
-		eb_strf(t->a, to, "prefix_rewrite", "%s%s", with, strcmp(with, "/") ? "/" : "");
-	else if (!strcmp(with, "/"))
-		path_regex(t, to, weft_arena_printf(t->a, "^%s/*", eb_quote(t->a, from)), "/");
-	else
-		eb_str(t->a, to, "prefix_rewrite", with);
-}
-
-static void redirect(struct gw_routes *x, void *route, const Weft__Kube__RedirectFilter *f,
-		     const Weft__Kube__PathMatch *match)
-{
-	static const struct {
-		int code;
-		const char *name;
-	} codes[] = {{301, "MOVED_PERMANENTLY"},
-		     {302, "FOUND"},
-		     {303, "SEE_OTHER"},
-		     {307, "TEMPORARY_REDIRECT"},
-		     {308, "PERMANENT_REDIRECT"}};
-	struct weft_arena *a = x->clusters->t->a;
-	void *r = eb_in(a, route, "redirect");
-	int code = f->has_status_code ? f->status_code : 302;
-
-	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-		if (codes[i].code == code)
-			eb_str(a, r, "response_code", codes[i].name);
-	eb_str(a, r, "scheme_redirect", f->scheme);
-	eb_str(a, r, "host_redirect", f->hostname);
-	if (f->has_port)
-		eb_num(a, r, "port_redirect", f->port);
-	else if (!f->scheme && x->port && x->port != 80 && x->port != 443)
-		eb_num(a, r, "port_redirect", x->port);
-	if (f->path)
-		path_modify(x->clusters->t, r, f->path, match, true);
-}
-
-static void rewrite(struct tr *t, void *action, const Weft__Kube__RewriteFilter *f,
-		    const Weft__Kube__PathMatch *match)
-{
-	eb_str(t->a, action, "host_rewrite_literal", f->hostname);
-	if (f->path)
-		path_modify(t, action, f->path, match, false);
-}
-
-/* Millionths, the finest that Envoy knows. */
-static void mirror(struct gw_routes *x, void *action, const struct weft_object *o,
-		   const Weft__Kube__MirrorFilter *f)
-{
-	struct tr *t = x->clusters->t;
-	const Weft__Kube__BackendObject *b = f->backend_ref;
-	const char *cluster = NULL;
-	struct tr_svc *s;
-	long long parts = 1000000;
-	void *m;
-
-	if (!gw_backend_bad(t, o, b->namespace_, b->name, b->port, &s))
-		cluster = gw_cluster(x->clusters, s, (uint32_t)b->port);
-	if (!cluster)
-		return; /* ResolvedRefs says so */
-	if (f->has_percent)
-		parts = f->percent * 10000LL;
-	if (f->fraction)
-		parts = 1000000LL * f->fraction->numerator /
-			(f->fraction->has_denominator ? f->fraction->denominator : 100);
-	m = eb_in(t->a, action, "request_mirror_policies");
-	eb_str(t->a, m, "cluster", cluster);
-	eb_num(t->a, m, "disable_shadow_host_suffix_append", 1);
-	if (parts == 1000000)
-		return;
-	eb_num(t->a, m, "runtime_fraction.default_value.numerator", parts);
-	eb_str(t->a, m, "runtime_fraction.default_value.denominator", "MILLION");
-}
-
-static char *join(struct tr *t, char *const *v, size_t n)
-{
-	char *s = weft_arena_strdup(t->a, "");
-
-	for (size_t i = 0; i < n; i++)
-		s = weft_arena_printf(t->a, "%s%s%s", s, i ? "," : "", v[i]);
-	return s;
-}
-
-static void cors(struct gw_routes *x, void *route, const Weft__Kube__CorsFilter *f)
-{
-	struct tr *t = x->clusters->t;
-	void *p =
-		eb_new(t->a, &envoy__extensions__filters__http__cors__v3__cors_policy__descriptor);
-	void *e;
-
-	for (size_t i = 0; i < f->n_allow_origins; i++) {
-		void *m = eb_in(t->a, p, "allow_origin_string_match");
-		const char *star = strchr(f->allow_origins[i], '*');
-
-		if (!star)
-			eb_str(t->a, m, "exact", f->allow_origins[i]);
-		else if (star == f->allow_origins[i] && !star[1])
-			eb_str(t->a, m, "safe_regex.regex", ".*");
-		else
-			eb_strf(t->a, m, "safe_regex.regex", "%s.+%s",
-				eb_quote(t->a,
-					 weft_arena_strndup(t->a, f->allow_origins[i],
-							    (size_t)(star - f->allow_origins[i]))),
-				eb_quote(t->a, star + 1));
-	}
-	if (f->n_allow_methods)
-		eb_str(t->a, p, "allow_methods", join(t, f->allow_methods, f->n_allow_methods));
-	if (f->n_allow_headers)
-		eb_str(t->a, p, "allow_headers", join(t, f->allow_headers, f->n_allow_headers));
-	if (f->n_expose_headers)
-		eb_str(t->a, p, "expose_headers", join(t, f->expose_headers, f->n_expose_headers));
-	eb_strf(t->a, p, "max_age", "%d", f->has_max_age ? f->max_age : 5);
-	eb_num(t->a, p, "allow_credentials", f->allow_credentials);
-	e = eb_in(t->a, route, "typed_per_filter_config");
-	eb_str(t->a, e, "key", "envoy.filters.http.cors");
-	eb_any(t->a, e, "value", p);
-	x->cors = true;
-}
-
-void gw_cors_filter(struct tr *t, void *hcm)
-{
-	eb_typed(t->a, eb_in(t->a, hcm, "http_filters"), "envoy.filters.http.cors",
-		 eb_new(t->a, &envoy__extensions__filters__http__cors__v3__cors__descriptor));
 }
 
 /* ---- where it goes */
@@ -381,7 +195,7 @@ static bool forward(struct gw_routes *x, void *route, const struct weft_object *
 	action = eb_in(t->a, route, "route");
 	if (k == 1) {
 		eb_str(t->a, action, "cluster", b[0].cluster);
-		modifiers(t, route, b[0].b->filters, b[0].b->n_filters);
+		gw_modifiers(t, route, b[0].b->filters, b[0].b->n_filters);
 		return true;
 	}
 	eb_str(t->a, action, "cluster_not_found_response_code", "INTERNAL_SERVER_ERROR");
@@ -390,7 +204,7 @@ static bool forward(struct gw_routes *x, void *route, const struct weft_object *
 
 		eb_str(t->a, w, "name", b[i].cluster ? b[i].cluster : "no-backend");
 		eb_num(t->a, w, "weight", b[i].weight);
-		modifiers(t, w, b[i].b->filters, b[i].b->n_filters);
+		gw_modifiers(t, w, b[i].b->filters, b[i].b->n_filters);
 	}
 	return true;
 }
@@ -471,7 +285,7 @@ static struct gw_route *route_new(struct gw_routes *x, const struct rule *r, int
 {
 	struct weft_arena *a = x->clusters->t->a;
 
-	*e = (struct gw_route){.o = r->o, .rule = r->index, .match = match};
+	*e = (struct gw_route){.o = r->o, .rule = r->index, .match = match, .host = x->host};
 	e->route = eb_new(a, &envoy__config__route__v3__route__descriptor);
 	eb_strf(a, e->route, "name", "%s/%s.%d", r->o->ns, r->o->name, r->index);
 	eb_in(a, e->route, "match");
@@ -488,31 +302,33 @@ static void route_fill(struct gw_routes *x, const struct rule *r, struct gw_rout
 	for (size_t i = 0; i < r->n_filters; i++)
 		if (r->filters[i]->request_redirect)
 			away = r->filters[i]->request_redirect;
-	modifiers(t, e->route, r->filters, r->n_filters);
+	gw_modifiers(t, e->route, r->filters, r->n_filters);
 	for (size_t i = 0; i < r->n_filters; i++)
 		if (r->filters[i]->cors)
-			cors(x, e->route, r->filters[i]->cors);
+			gw_cors(x, e->route, r->filters[i]->cors);
 	if (away)
-		redirect(x, e->route, away, path);
+		gw_redirect(x, e->route, away, path);
 	else if (forward(x, e->route, r->o, r->backends, r->n_backends)) {
 		action = eb_in(t->a, e->route, "route");
 		timing(t, action, r->timeouts, r->retry);
 		for (size_t i = 0; i < r->n_filters; i++) {
 			if (r->filters[i]->url_rewrite)
-				rewrite(t, action, r->filters[i]->url_rewrite, path);
+				gw_rewrite(t, action, r->filters[i]->url_rewrite, path);
 			if (r->filters[i]->request_mirror)
-				mirror(x, action, r->o, r->filters[i]->request_mirror);
+				gw_mirror(x, action, r->o, r->filters[i]->request_mirror);
 		}
 	}
 	TR_ADD(t, x->v, x->n, *e);
 }
 
+/* Without rules there is one, which takes everything and leads nowhere. */
 static void add_http(struct gw_routes *x, const struct weft_object *o)
 {
 	const Weft__Kube__HttpRouteSpec *s = ((const Weft__Kube__HttpRoute *)o->msg)->spec;
+	static const Weft__Kube__HttpRule none = WEFT__KUBE__HTTP_RULE__INIT;
 
-	for (size_t i = 0; i < s->n_rules; i++) {
-		const Weft__Kube__HttpRule *m = s->rules[i];
+	for (size_t i = 0; i < s->n_rules || i == 0; i++) {
+		const Weft__Kube__HttpRule *m = s->n_rules ? s->rules[i] : &none;
 		const struct rule r = {o,
 				       (int)i,
 				       m->filters,
@@ -537,9 +353,10 @@ static void add_http(struct gw_routes *x, const struct weft_object *o)
 static void add_grpc(struct gw_routes *x, const struct weft_object *o)
 {
 	const Weft__Kube__GrpcRouteSpec *s = ((const Weft__Kube__GrpcRoute *)o->msg)->spec;
+	static const Weft__Kube__GrpcRule none = WEFT__KUBE__GRPC_RULE__INIT;
 
-	for (size_t i = 0; i < s->n_rules; i++) {
-		const Weft__Kube__GrpcRule *m = s->rules[i];
+	for (size_t i = 0; i < s->n_rules || i == 0; i++) {
+		const Weft__Kube__GrpcRule *m = s->n_rules ? s->rules[i] : &none;
 		const struct rule r = {
 			o,    (int)i, m->filters, m->n_filters, m->backend_refs, m->n_backend_refs,
 			NULL, NULL};
@@ -563,21 +380,48 @@ void gw_routes_add(struct gw_routes *r, const struct weft_object *o)
 		add_grpc(r, o);
 }
 
-/* The most exact first; of two alike the object that comes first by name, then the first rule. */
+int gw_older(const struct weft_object *a, const struct weft_object *b)
+{
+	const char *ta = a->meta->creation_timestamp, *tb = b->meta->creation_timestamp;
+	int c = ta && tb ? strcmp(ta, tb) : !ta - !tb;
+	/* "a-b/x" comes before "a/b": it is the whole text that counts */
+	size_t na = strlen(a->ns), nb = strlen(b->ns), n = na < nb ? na : nb;
+
+	if (c)
+		return c;
+	c = strncmp(a->ns, b->ns, n);
+	if (!c && na != nb)
+		c = na < nb ? '/' - b->ns[n] : a->ns[n] - '/';
+	return c ? c : strcmp(a->name, b->name);
+}
+
+/* The hostname first, then the most exact; of two alike the older object, then the first rule. */
 static int precedence(const void *pa, const void *pb)
 {
 	const struct gw_route *a = pa, *b = pb;
-	const int v[] = {b->path_rank - a->path_rank, b->path_len - a->path_len,
-			 b->method - a->method, b->headers - a->headers, b->queries - a->queries};
+	const int v[] = {a->host - b->host,	    b->path_rank - a->path_rank,
+			 b->path_len - a->path_len, b->method - a->method,
+			 b->headers - a->headers,   b->queries - a->queries};
 	int c;
 
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++)
 		if (v[i])
 			return v[i];
-	c = strcmp(a->o->ns, b->o->ns);
-	c = c ? c : strcmp(a->o->name, b->o->name);
+	c = gw_older(a->o, b->o);
 	c = c ? c : a->rule - b->rule;
 	return c ? c : a->match - b->match;
+}
+
+bool gw_routes_all(const struct gw_routes *r)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		const struct gw_route *e = &r->v[i];
+
+		if (e->o->kind->id == WEFT_KIND_HTTP_ROUTE && e->path_rank == RANK_PREFIX &&
+		    e->path_len <= 1 && !e->method && !e->headers && !e->queries)
+			return true;
+	}
+	return false;
 }
 
 void gw_routes_put(struct gw_routes *r, void *vhost)

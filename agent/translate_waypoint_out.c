@@ -119,7 +119,7 @@ static void route_table(struct serving *x, bool *ret_cors)
 	struct tr *t = x->c->t;
 	void *m = eb_new(t->a, &envoy__config__route__v3__route_configuration__descriptor);
 	void *vh = eb_in(t->a, m, "virtual_hosts"), *r;
-	struct gw_routes routes = {.clusters = x->c};
+	struct gw_routes routes = {.clusters = x->c, .port = (int)x->port};
 
 	eb_str(t->a, m, "name", x->name);
 	eb_str(t->a, vh, "name", x->name);
@@ -308,4 +308,5 @@ void gw_waypoint_out(struct tr *t, struct tr_gateway *g)
 			workload_chains(&c, m, &t->pods[i]);
 	if (((const Envoy__Config__Listener__V3__Listener *)m)->n_filter_chains)
 		gw_out(t, g, &weft_xds_type_listener, inner, m, tr_source(t, g->o));
+	gw_clusters_done(&c);
 }

@@ -324,6 +324,22 @@ static int sans(struct weft_tls_build *b, const struct two *t)
 	return r ? -EINVAL : 0;
 }
 
+/* A fixed name, so that a control plane may ask for it though it may name no files. */
+static int system_roots(struct weft_tls_build *b, const struct weft_path *at, bool *crl)
+{
+	static char name[] = "/etc/ssl/certs/ca-certificates.crt";
+	Envoy__Config__Core__V3__DataSource d = ENVOY__CONFIG__CORE__V3__DATA_SOURCE__INIT;
+	const bool file = b->tmp.file;
+	int r;
+
+	d.specifier_case = ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME;
+	d.filename = name;
+	b->tmp.file = true;
+	r = add_pem(b, at, &d, false, crl);
+	b->tmp.file = file;
+	return r;
+}
+
 static int chain(struct weft_tls_build *b, const struct two *t)
 {
 	struct weft_tls_priv *p = b->p;
@@ -337,6 +353,14 @@ static int chain(struct weft_tls_build *b, const struct two *t)
 		if (m && m->trusted_ca && !p->ca) {
 			p->ca = true;
 			r |= add_pem(b, &ca, m->trusted_ca, false, &crl);
+		}
+	}
+	for (int k = 1; k >= 0; k--) {
+		const struct weft_path at = {&t->at[k], "system_root_certs", -1};
+
+		if (t->m[k] && t->m[k]->system_root_certs && !p->ca) {
+			p->ca = true;
+			r |= system_roots(b, &at, &crl);
 		}
 	}
 	for (int k = 0; k < 2; k++) {
