@@ -163,7 +163,7 @@ static SSL_CTX *ctx_new(struct weft_tls_priv *p);
 int weft_tls_cert_one(struct weft_tls_build *b, const struct weft_path *at,
 		      const TLS(TlsCertificate) * m)
 {
-	const struct weft_path cp = {at, "certificate_chain", -1};
+	const struct weft_path cp = {at, "certificate_chain", -1}, kp = {at, "private_key", -1};
 	struct weft_tls_priv *p = b->p;
 	SSL_CTX *ctx = p->n_ctxs == 1 && p->curves[0] < 0 ? p->ctxs[0] : ctx_new(p);
 	X509 *leaf = NULL;
@@ -176,8 +176,11 @@ int weft_tls_cert_one(struct weft_tls_build *b, const struct weft_path *at,
 	if (!m->certificate_chain)
 		return weft_cfg_fail(b->c, &cp, "must be set");
 	pem = weft_data_source(&b->tmp, &cp, m->certificate_chain, "certificate chain", &n);
-	if (!pem)
+	if (!pem) { /* both are told */
+		if (m->private_key)
+			(void)weft_data_source(&b->tmp, &kp, m->private_key, "private key", &n);
 		return -EINVAL;
+	}
 	EVP_DigestUpdate(p->sid_md, pem, n);
 	r = read_chain(b, &cp, ctx, pem, n, &leaf);
 	if (r == 0)

@@ -129,6 +129,13 @@ const TLS(Secret) * weft_tls_secret(struct weft_tls_build *b, const struct weft_
 				       ? b->secrets->get(b->secrets->ctx, s->name, s->sds_config)
 				       : NULL;
 
+	if (!x && !s->sds_config) {
+		weft_cfg_fail(b->c, at,
+			      "there is no secret \"%s\" in static_resources.secrets, and "
+			      "sds_config is not set",
+			      s->name ? s->name : "");
+		return NULL;
+	}
 	if (!x) {
 		b->missing = true;
 		return NULL;

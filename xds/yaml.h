@@ -52,3 +52,5 @@ struct weft_mark weft_marks_locate(const struct weft_marks *k, const ProtobufCMe
 /* Message → YAML or JSON text (one document), default-valued unset fields left out. Deterministic.
  * Malloc'ed. */
 char *weft_yaml_encode(const ProtobufCMessage *m, bool json);
+/* A map of proto3: a list of entries with key and value. */
+bool weft_yaml_is_map(const ProtobufCFieldDescriptor *f);

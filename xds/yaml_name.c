@@ -78,6 +78,11 @@ bool yaml_is_map(const ProtobufCFieldDescriptor *f)
 	       !strcmp(d->fields[0].name, "key") && !strcmp(d->fields[1].name, "value");
 }
 
+bool weft_yaml_is_map(const ProtobufCFieldDescriptor *f)
+{
+	return yaml_is_map(f);
+}
+
 enum yaml_form yaml_form_of(const ProtobufCMessageDescriptor *d)
 {
 	static const struct {

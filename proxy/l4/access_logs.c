@@ -4,6 +4,9 @@
 #include "xds/proto/envoy/extensions/access_loggers/file/v3/file.pb-c.h"
 #include "xds/proto/envoy/extensions/access_loggers/stream/v3/stream.pb-c.h"
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 enum { LOGGERS_MAX = 256 };
 
@@ -101,6 +104,21 @@ static int kind_prepare(struct weft_cfg *c, const struct weft_path *at, const Pr
 			     m->descriptor->name);
 }
 
+/* What would keep the file from being made; nothing is made. */
+static int folder_there(struct weft_cfg *c, const struct weft_path *at, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *folder = slash && slash != path ? strndup(path, (size_t)(slash - path)) : NULL;
+	struct stat st;
+	int err = 0;
+
+	if (folder && stat(folder, &st) && (errno == ENOENT || errno == ENOTDIR))
+		err = weft_cfg_fail(c, at, "%s: cannot be made: the folder %s is not there", path,
+				    folder);
+	free(folder);
+	return err;
+}
+
 static int logger_prepare(struct weft_cfg *c, const struct weft_path *at,
 			  const Envoy__Config__Accesslog__V3__AccessLog *m, struct logger *to)
 {
@@ -121,7 +139,7 @@ static int logger_prepare(struct weft_cfg *c, const struct weft_path *at,
 	if (m->filter)
 		rc |= weft_access_filter_prepare(c, &pf, m->filter, &to->filter);
 	if (rc || only_checks)
-		return rc ? -EINVAL : 0;
+		return rc || folder_there(c, &pt, path) ? -EINVAL : 0;
 	to->sink = als_sink_get(path, &err);
 	if (!to->sink)
 		return weft_cfg_fail(c, &pt, "%s", err.msg);

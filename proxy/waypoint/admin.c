@@ -334,6 +334,67 @@ static int where(const struct waypoint *w, struct weft_listen_conf *lc, struct w
 	return 1;
 }
 
+static int logs_prepare(struct waypoint_admin *a, struct weft_errs *errs)
+{
+	const Envoy__Config__Bootstrap__V3__Admin *m = a->w->boot.msg->admin;
+	struct weft_path at = {NULL, "admin", -1}, pl = {&at, "access_log", -1};
+	struct weft_cfg c = {
+		.arena = a->arena, .errs = errs, .marks = a->w->boot.marks, .file = true};
+
+	return m ? weft_access_logs_prepare(&c, &pl, m->access_log, m->n_access_log, &a->logs) : 0;
+}
+
+static int logs_open(struct waypoint_admin *a, struct weft_err *reterr)
+{
+	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
+	int err = logs_prepare(a, errs);
+
+	if (err)
+		*reterr = errs->v[0];
+	free(errs);
+	return err;
+}
+
+/* The words of where() begin with the path. */
+static void place(struct weft_err *e)
+{
+	char msg[sizeof(e->msg)], *colon = strstr(e->msg, ": ");
+
+	if (!colon || strncmp(e->msg, "admin.", 6))
+		return;
+	snprintf(e->path, sizeof(e->path), "%.*s", (int)(colon - e->msg), e->msg);
+	memcpy(msg, e->msg, sizeof(msg));
+	snprintf(e->msg, sizeof(e->msg), "%s", msg + (colon + 2 - e->msg));
+}
+
+int waypoint_admin_check(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns)
+{
+	const char *token = w->opt.admin_token_file;
+	struct waypoint_admin a = {.w = w, .arena = w->boot.arena};
+	struct weft_listen_conf lc;
+	struct weft_err err = {0}, *e;
+	int rc;
+
+	/* that is said when it starts */
+	w->opt.admin_token_file = "";
+	rc = where(w, &lc, &err);
+	w->opt.admin_token_file = token;
+	if (rc < 0) {
+		place(&err);
+		e = weft_errs_next(errs);
+		if (e)
+			*e = err;
+	} else if (rc && !lc.unix_path && !token && (e = weft_errs_next(warns)) != NULL) {
+		snprintf(e->path, sizeof(e->path), "admin.address");
+		snprintf(e->msg, sizeof(e->msg),
+			 "is TCP, which every user of this host can reach: --admin-token-file FILE "
+			 "is needed to start");
+	}
+	if (logs_prepare(&a, errs))
+		rc = -EINVAL;
+	return rc < 0 ? -EINVAL : 0;
+}
+
 static int address_write(const char *file, const char *text, struct weft_err *reterr)
 {
 	FILE *f = fopen(file, "we");
@@ -344,23 +405,6 @@ static int address_write(const char *file, const char *text, struct weft_err *re
 	return ok ? 0
 		  : weft_fail(reterr, NULL, errno, "--admin-address-path %s: %s", file,
 			      strerror(errno));
-}
-
-static int logs_prepare(struct waypoint_admin *a, struct weft_err *reterr)
-{
-	const Envoy__Config__Bootstrap__V3__Admin *m = a->w->boot.msg->admin;
-	struct weft_path at = {NULL, "admin", -1}, pl = {&at, "access_log", -1};
-	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
-	struct weft_cfg c = {
-		.arena = a->arena, .errs = errs, .marks = a->w->boot.marks, .file = true};
-	int err = 0;
-
-	if (m && weft_access_logs_prepare(&c, &pl, m->access_log, m->n_access_log, &a->logs)) {
-		*reterr = errs->v[0];
-		err = -EINVAL;
-	}
-	free(errs);
-	return err;
 }
 
 struct waypoint_admin *waypoint_admin_new(struct waypoint *w, struct weft_err *reterr)
@@ -382,7 +426,7 @@ struct waypoint_admin *waypoint_admin_new(struct waypoint *w, struct weft_err *r
 	a = weft_xcalloc(1, sizeof(*a));
 	a->w = w;
 	a->arena = weft_arena_new(0);
-	if (logs_prepare(a, reterr) || weft_listen(&lc, &fd, reterr) < 0)
+	if (logs_open(a, reterr) || weft_listen(&lc, &fd, reterr) < 0)
 		goto fail;
 	at = lc.addr;
 	if (lc.unix_path)

@@ -218,6 +218,7 @@ int bootstrap_load(const struct waypoint_options *opt, struct bootstrap *ret,
 	}
 	if (!ret->msg)
 		return -EINVAL;
+	ret->bad = errs->n;
 	node_options(ret, opt);
 	err = weft_cfg_check(&c, NULL, &ret->msg->base);
 	err |= runtime(&c, ret);

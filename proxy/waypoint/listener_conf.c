@@ -192,6 +192,10 @@ static int lfilter_prepare(struct weft_cfg *c, const struct weft_path *at,
 
 		f->kind = LF_TLS_INSPECTOR;
 		f->hello_max = weft_cfg_u32(t->max_client_hello_size, 16 << 10);
+		if (t->initial_read_buffer_size && (t->initial_read_buffer_size->value < 256 ||
+						    t->initial_read_buffer_size->value > 65536))
+			return weft_cfg_fail(c, &ph, "must be 256..65536, is %u",
+					     t->initial_read_buffer_size->value);
 	} else if (
 		any->descriptor ==
 		&envoy__extensions__filters__listener__http_inspector__v3__http_inspector__descriptor) {

@@ -473,6 +473,8 @@ int listeners_set(struct listeners *m, struct weft_cfg *c, const struct weft_pat
 	struct lconf *l;
 
 	if (e && (e->warming ? e->warming : e->active)->hash == hash) {
+		if (!from_xds)
+			weft_cfg_warn(c, &pn, "\"%s\" stands twice, the same both times", e->name);
 		weft_arena_free(arena);
 		return 0;
 	}

@@ -116,6 +116,8 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 	if (!w->main || workers_make(w))
 		return 1;
 	rc = waypoint_build(w, errs, warns);
+	rc |= waypoint_semantics(w, errs, warns);
+	waypoint_errs_once(warns);
 	bootstrap_place(&w->boot, errs);
 	bootstrap_place(&w->boot, warns);
 	for (i = 0; i < (size_t)warns->n; i++)

@@ -1,12 +1,16 @@
-/* Mistakes between parts of a configuration that each part alone cannot see. Warnings: nothing here
- * keeps a configuration from being used. */
+/* Mistakes between parts of a configuration that each part alone cannot see. Errors are what Envoy
+ * refuses too; the rest is told, and keeps nothing from being used. */
 #include "proxy/waypoint/waypoint.h"
 #include "xds/proto/envoy/config/core/v3/grpc_service.pb-c.h"
+#include "xds/proto/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.pb-c.h"
 #include "xds/proto/envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
+#include "xds/yaml.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { DEPTH_MAX = 64 };
 
@@ -16,9 +20,14 @@ struct names {
 };
 struct sem {
 	struct weft_cfg c;
+	struct weft_cfg strict; /* whose errors count */
 	struct names used, have;
 	bool collect; /* first walk: names only */
 	bool dynamic; /* clusters and listeners also come from elsewhere */
+	bool must;    /* inside of a table whose clusters Envoy looks for, or of a source */
+	int err;
+	const Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager
+		*hcm; /* the one around; NULL */
 	const Envoy__Config__Bootstrap__V3__Bootstrap *boot;
 };
 
@@ -61,6 +70,29 @@ static const Envoy__Config__Cluster__V3__Cluster *cluster_named(const struct sem
 		if (r->clusters[i]->name && !strcmp(r->clusters[i]->name, name))
 			return r->clusters[i];
 	return NULL;
+}
+
+static const char *near_of(const struct sem *s, const char *name)
+{
+	return s->have.n ? weft_suggest(name, s->have.v, s->have.n) : NULL;
+}
+
+static void not_there(struct sem *s, const struct weft_path *at, const char *name)
+{
+	const char *near = near_of(s, name);
+
+	weft_cfg_warn(&s->c, at, "there is no cluster \"%s\"%s%s%s", name,
+		      near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
+
+/* Refused. */
+static void missing(struct sem *s, const struct weft_path *at, const char *name, const char *where)
+{
+	const char *near = near_of(s, name);
+
+	s->err |=
+		weft_cfg_fail(&s->strict, at, "there is no cluster \"%s\"%s%s%s%s", name, where,
+			      near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
 /* It speaks HTTP/1 only, whatever the client does. */
@@ -134,6 +166,106 @@ static void on_route(struct sem *s, const struct weft_path *at, const ProtobufCM
 			      "without retry_policy.per_try_timeout");
 }
 
+/* Paths begin with a slash; "*" is that of OPTIONS. */
+static void no_slash(struct sem *s, const struct weft_path *at, const char *field, const char *v)
+{
+	struct weft_path p = {at, field, -1};
+
+	if (v && *v && *v != '/' && strcmp(v, "*"))
+		weft_cfg_warn(&s->c, &p,
+			      "\"%s\" does not begin with \"/\": no request has such a path", v);
+}
+
+static void on_match(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m)
+{
+	const Envoy__Config__Route__V3__RouteMatch *r = (const void *)m;
+
+	if (r->path_specifier_case == ENVOY__CONFIG__ROUTE__V3__ROUTE_MATCH__PATH_SPECIFIER_PREFIX)
+		no_slash(s, at, "prefix", r->prefix);
+	if (r->path_specifier_case == ENVOY__CONFIG__ROUTE__V3__ROUTE_MATCH__PATH_SPECIFIER_PATH)
+		no_slash(s, at, "path", r->path);
+}
+
+/* A source of configuration is there before what it gives. */
+static void on_api_source(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m)
+{
+	const Envoy__Config__Core__V3__ApiConfigSource *a = (const void *)m;
+	size_t i;
+
+	for (i = 0; i < a->n_grpc_services; i++) {
+		struct weft_path p = {at, "grpc_services", (int)i}, pg = {&p, "envoy_grpc", -1},
+				 pc = {&pg, "cluster_name", -1};
+		const Envoy__Config__Core__V3__GrpcService *g = a->grpc_services[i];
+		const Envoy__Config__Cluster__V3__Cluster *cl;
+
+		if (g->target_specifier_case !=
+		    ENVOY__CONFIG__CORE__V3__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC)
+			continue;
+		cl = cluster_named(s, g->envoy_grpc->cluster_name);
+		if (!cl)
+			missing(s, &pc, g->envoy_grpc->cluster_name,
+				" in static_resources, where a source of configuration needs it");
+		else if (cl->cluster_discovery_type_case ==
+				 ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_DISCOVERY_TYPE_TYPE &&
+			 cl->type == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DISCOVERY_TYPE__EDS)
+			s->err |= weft_cfg_fail(&s->strict, &pc,
+						"\"%s\" is of type EDS: a source of configuration "
+						"needs a cluster whose hosts are known without one",
+						cl->name);
+	}
+}
+
+/* A file or folder that is watched is there from the start, as Envoy wants it. */
+static void on_source(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m)
+{
+	const Envoy__Config__Core__V3__ConfigSource *cs = (const void *)m;
+	struct weft_path p = {at, "path", -1}, pc = {at, "path_config_source", -1},
+			 pp = {&pc, "path", -1};
+	bool old = cs->config_source_specifier_case ==
+		   ENVOY__CONFIG__CORE__V3__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_PATH;
+	const char *path;
+	struct stat st;
+
+	if (!old &&
+	    cs->config_source_specifier_case !=
+		    ENVOY__CONFIG__CORE__V3__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_PATH_CONFIG_SOURCE)
+		return;
+	path = old ? cs->path : cs->path_config_source->path;
+	if (path && *path && stat(path, &st))
+		s->err |= weft_cfg_fail(&s->strict, old ? &p : &pp, "\"%s\": %s", path,
+					strerror(errno));
+}
+
+/* A key of typed_per_filter_config is the name of a filter. */
+static void filter_names(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m,
+			 const ProtobufCFieldDescriptor *f)
+{
+	size_t n = *(const size_t *)((const char *)m + f->quantifier_offset), i, k;
+	ProtobufCMessage *const *v =
+		*(ProtobufCMessage *const *const *)((const char *)m + f->offset);
+	const char *names[64], *near;
+	struct weft_path p = {at, f->name, -1};
+
+	if (!s->hcm || s->hcm->n_http_filters > 64)
+		return;
+	for (k = 0; k < s->hcm->n_http_filters; k++)
+		names[k] = s->hcm->http_filters[k]->name ? s->hcm->http_filters[k]->name : "";
+	for (i = 0; i < n; i++) {
+		const char *key = *(const char *const *)((const char *)v[i] +
+							 v[i]->descriptor->fields[0].offset);
+		struct weft_path pk = {&p, key ? key : "", -1};
+
+		for (k = 0; key && k < s->hcm->n_http_filters; k++)
+			if (!strcmp(names[k], key))
+				break;
+		if (!key || k < s->hcm->n_http_filters)
+			continue;
+		near = weft_suggest(key, names, k);
+		weft_cfg_warn(&s->c, &pk, "no filter of http_filters has that name%s%s%s",
+			      near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+	}
+}
+
 static void on_health_check(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m)
 {
 	const Envoy__Config__Core__V3__HealthCheck *h = (const void *)m;
@@ -147,11 +279,34 @@ static void on_health_check(struct sem *s, const struct weft_path *at, const Pro
 			      t, i);
 }
 
+/* What no connection is ever found to have. */
+static void transports(struct sem *s, const struct weft_path *at,
+		       const Envoy__Config__Listener__V3__Listener *l)
+{
+	size_t i;
+
+	for (i = 0; i < l->n_filter_chains; i++) {
+		const Envoy__Config__Listener__V3__FilterChainMatch *k =
+			l->filter_chains[i]->filter_chain_match;
+		struct weft_path p = {at, "filter_chains", (int)i},
+				 pm = {&p, "filter_chain_match", -1},
+				 pt = {&pm, "transport_protocol", -1};
+		const char *v = k ? k->transport_protocol : NULL;
+
+		if (v && *v && strcmp(v, "tls") && strcmp(v, "raw_buffer"))
+			weft_cfg_warn(&s->c, &pt,
+				      "\"%s\" is never found: connections are \"tls\" or "
+				      "\"raw_buffer\"",
+				      v);
+	}
+}
+
 static void on_listener(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m)
 {
 	const Envoy__Config__Listener__V3__Listener *l = (const void *)m;
 	size_t i;
 
+	transports(s, at, l);
 	for (i = 0; i < l->n_listener_filters; i++) {
 		const Envoy__Config__Listener__V3__ListenerFilter *f = l->listener_filters[i];
 
@@ -184,13 +339,16 @@ static void on_listener(struct sem *s, const struct weft_path *at, const Protobu
 }
 
 static const struct {
-	const char *type;
+	const ProtobufCMessageDescriptor *type;
 	void (*run)(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m);
 } checks[] = {
-	{"envoy.config.core.v3.GrpcService.EnvoyGrpc", on_grpc_service},
-	{"envoy.config.route.v3.Route", on_route},
-	{"envoy.config.core.v3.HealthCheck", on_health_check},
-	{"envoy.config.listener.v3.Listener", on_listener},
+	{&envoy__config__core__v3__grpc_service__envoy_grpc__descriptor, on_grpc_service},
+	{&envoy__config__route__v3__route__descriptor, on_route},
+	{&envoy__config__core__v3__health_check__descriptor, on_health_check},
+	{&envoy__config__listener__v3__listener__descriptor, on_listener},
+	{&envoy__config__route__v3__route_match__descriptor, on_match},
+	{&envoy__config__core__v3__api_config_source__descriptor, on_api_source},
+	{&envoy__config__core__v3__config_source__descriptor, on_source},
 };
 
 /* ---- the tree */
@@ -198,6 +356,8 @@ static bool names_cluster(const ProtobufCMessage *m, const ProtobufCFieldDescrip
 {
 	const char *type = m->descriptor->name;
 
+	if (*f->name != 'c' && *f->name != 'l' && *f->name != 'n') /* most fields */
+		return false;
 	if (!strcmp(f->name, "cluster") || !strcmp(f->name, "cluster_name") ||
 	    !strcmp(f->name, "local_cluster_name"))
 		return strcmp(type, "envoy.config.core.v3.Node") != 0 &&
@@ -208,29 +368,51 @@ static bool names_cluster(const ProtobufCMessage *m, const ProtobufCFieldDescrip
 			      "TcpProxy.WeightedCluster.ClusterWeight"));
 }
 
-static void use(struct sem *s, const struct weft_path *at, const char *name)
+static void use(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m,
+		const char *name)
 {
-	const char *near;
+	/* Envoy looks for those of a static table among the static clusters */
+	bool must = s->must && !strncmp(m->descriptor->name, "envoy.config.route.v3.", 22);
 
 	if (s->collect) {
 		name_add(&s->used, name);
 		return;
 	}
-	if (!name || !*name || s->dynamic || names_has(&s->have, name))
+	if (!name || !*name || names_has(&s->have, name))
 		return;
-	near = s->have.n ? weft_suggest(name, s->have.v, s->have.n) : NULL;
-	weft_cfg_warn(&s->c, at, "there is no cluster \"%s\"%s%s%s", name,
-		      near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+	if (must || m->descriptor == &envoy__config__bootstrap__v3__cluster_manager__descriptor)
+		missing(s, at, name, "");
+	else if (!s->dynamic)
+		not_there(s, at, name);
 }
 
 static void walk(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m,
 		 unsigned depth);
 
+/* A map's entry: its key stands in the path. */
+static void walk_entry(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m,
+		       unsigned depth)
+{
+	const ProtobufCFieldDescriptor *k = &m->descriptor->fields[0],
+				       *f = &m->descriptor->fields[1];
+	const char *key = k->type == PROTOBUF_C_TYPE_STRING
+				  ? *(const char *const *)((const char *)m + k->offset)
+				  : NULL;
+	struct weft_path p = {at, key ? key : "value", -1};
+	const ProtobufCMessage *v =
+		f->type == PROTOBUF_C_TYPE_MESSAGE
+			? *(const ProtobufCMessage *const *)((const char *)m + f->offset)
+			: NULL;
+
+	if (v)
+		walk(s, &p, v, depth + 1);
+}
+
 static void walk_field(struct sem *s, const struct weft_path *up, const ProtobufCMessage *m,
 		       const ProtobufCFieldDescriptor *f, unsigned depth)
 {
 	const char *at = (const char *)m + f->offset;
-	bool many = f->label == PROTOBUF_C_LABEL_REPEATED;
+	bool many = f->label == PROTOBUF_C_LABEL_REPEATED, map = many && weft_yaml_is_map(f);
 	const void *const *v = (const void *const *)at;
 	size_t n = 1, i;
 
@@ -241,19 +423,38 @@ static void walk_field(struct sem *s, const struct weft_path *up, const Protobuf
 		n = *(const size_t *)((const char *)m + f->quantifier_offset);
 		v = *(const void *const *const *)at;
 	}
+	if (map && n && !s->collect && !strcmp(f->name, "typed_per_filter_config"))
+		filter_names(s, up, m, f);
 	for (i = 0; i < n; i++) {
-		struct weft_path p = {up, f->name, many ? (int)i : -1};
+		struct weft_path p = {up, f->name, many && !map ? (int)i : -1};
 
-		if (f->type == PROTOBUF_C_TYPE_STRING && !many && names_cluster(m, f))
-			use(s, &p, *v);
+		if (map) {
+			walk_entry(s, &p, v[i], depth + 1);
+		} else if (f->type == PROTOBUF_C_TYPE_STRING && !many && names_cluster(m, f))
+			use(s, &p, m, *v);
 		else if (f->type == PROTOBUF_C_TYPE_MESSAGE && v[i])
 			walk(s, &p, v[i], depth + 1);
 	}
 }
 
+/* What is around changes what is below. */
+static void enter(struct sem *s, const ProtobufCMessage *m, struct sem *ret_was)
+{
+	const Envoy__Config__Route__V3__RouteConfiguration *rc = (const void *)m;
+
+	ret_was->must = s->must;
+	ret_was->hcm = s->hcm;
+	if (m->descriptor ==
+	    &envoy__extensions__filters__network__http_connection_manager__v3__http_connection_manager__descriptor)
+		s->hcm = (const void *)m;
+	else if (m->descriptor == &envoy__config__route__v3__route_configuration__descriptor)
+		s->must = weft_cfg_bool(rc->validate_clusters, true);
+}
+
 static void walk(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m,
 		 unsigned depth)
 {
+	struct sem was;
 	unsigned i;
 
 	if (depth > DEPTH_MAX)
@@ -266,23 +467,28 @@ static void walk(struct sem *s, const struct weft_path *at, const ProtobufCMessa
 		return;
 	}
 	for (i = 0; !s->collect && i < sizeof(checks) / sizeof(*checks); i++)
-		if (!strcmp(m->descriptor->name, checks[i].type))
+		if (m->descriptor == checks[i].type)
 			checks[i].run(s, at, m);
+	enter(s, m, &was);
 	for (i = 0; i < m->descriptor->n_fields; i++)
 		walk_field(s, at, m, &m->descriptor->fields[i], depth);
+	s->must = was.must;
+	s->hcm = was.hcm;
 }
 
-void waypoint_semantics(struct waypoint *w, struct weft_errs *warns)
+int waypoint_semantics(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns)
 {
 	const Envoy__Config__Bootstrap__V3__Bootstrap *m = w->boot.msg;
 	const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *r =
 		m ? m->static_resources : NULL;
-	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
+	/* what an Any has wrong was told by others */
+	struct weft_errs *told = weft_xcalloc(1, sizeof(*told));
 	struct sem s = {
 		.c = {.arena = weft_arena_new(0),
-		      .errs = errs,
+		      .errs = told,
 		      .warns = warns,
 		      .marks = w->boot.marks},
+		.strict = {.errs = errs},
 		.boot = m,
 		.dynamic = m && m->dynamic_resources &&
 			   (m->dynamic_resources->cds_config || m->dynamic_resources->lds_config)};
@@ -298,7 +504,7 @@ void waypoint_semantics(struct waypoint *w, struct weft_errs *warns)
 		struct weft_path p = {&top, "clusters", (int)i}, pn = {&p, "name", -1};
 
 		name_add(&s.have, r->clusters[i]->name);
-		if (!s.dynamic && r->clusters[i]->name && *r->clusters[i]->name &&
+		if (!s.dynamic && !w->boot.bad && r->clusters[i]->name && *r->clusters[i]->name &&
 		    !names_has(&s.used, r->clusters[i]->name))
 			weft_cfg_warn(&s.c, &pn, "nothing uses the cluster \"%s\"",
 				      r->clusters[i]->name);
@@ -309,8 +515,9 @@ void waypoint_semantics(struct waypoint *w, struct weft_errs *warns)
 out:
 	free(s.used.v);
 	free(s.have.v);
-	free(errs);
+	free(told);
 	weft_arena_free(s.c.arena);
+	return s.err;
 }
 
 struct at {

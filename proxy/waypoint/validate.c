@@ -23,6 +23,37 @@ void waypoint_errs_once(struct weft_errs *e)
 	e->n = n;
 }
 
+static bool lack(const struct weft_err *e)
+{
+	return e->code == WEFT_CFG_MISSING || strstr(e->msg, "must be set") ||
+	       strstr(e->msg, "is required") || strstr(e->msg, "must have a");
+}
+
+/* at is path or right above it. */
+static bool around(const char *at, const char *path)
+{
+	size_t n = strlen(at);
+
+	if (strncmp(at, path, n))
+		return false;
+	path += n;
+	return !*path || ((*path == '.' || *path == '[') && !strchr(path + 1, '.'));
+}
+
+void waypoint_errs_caused(struct weft_errs *e, int n)
+{
+	int i, k, to = n;
+
+	for (i = n; i < e->n; i++) {
+		for (k = 0; k < n; k++)
+			if (lack(&e->v[i]) && around(e->v[i].path, e->v[k].path))
+				break;
+		if (k == n)
+			e->v[to++] = e->v[i];
+	}
+	e->n = to < e->n ? to : e->n;
+}
+
 static void print_text(const struct weft_errs *e, const char *kind)
 {
 	char text[700];
@@ -95,9 +126,12 @@ int waypoint_validate(struct waypoint *w)
 	weft_access_logs_check_only();
 	err = bootstrap_load(&w->opt, &w->boot, &errs, &warns, NULL);
 	w->main = weft_worker_new(-1, w);
+	n = w->boot.bad;
 	if (w->boot.msg) { /* what is wrong with some parts keeps the others from nothing */
 		err |= waypoint_build(w, &errs, &warns);
-		waypoint_semantics(w, &warns);
+		err |= waypoint_admin_check(w, &errs, &warns);
+		err |= waypoint_semantics(w, &errs, &warns);
+		waypoint_errs_caused(&errs, n < errs.n ? n : errs.n);
 		bootstrap_place(&w->boot, &errs);
 		bootstrap_place(&w->boot, &warns);
 		waypoint_errs_once(&errs);

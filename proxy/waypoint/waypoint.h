@@ -40,6 +40,7 @@ struct bootstrap {
 	const Envoy__Config__Bootstrap__V3__Bootstrap *msg;
 	const struct weft_marks *marks;
 	uint64_t max_connections; /* 0: no limit */
+	int bad;		  /* errors of the file's form, first in errs */
 };
 /* Reads and checks. On errors: *errs has all that were found, with places. warns and notes may be
  * NULL. */
@@ -154,8 +155,9 @@ int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs 
 void waypoint_free(struct waypoint *w);
 void waypoint_quit(struct waypoint *w);
 void waypoint_look(struct waypoint *w); /* opens listeners once clusters are there */
-/* Clusters that nobody uses, and ones that are used and not there: warnings with places. */
-void waypoint_semantics(struct waypoint *w, struct weft_errs *warns);
+/* What parts of the bootstrap say of each other: -EINVAL: what Envoy refuses as well (a static
+ * route to a cluster that is not there) is in errs; unused clusters and the like in warns. */
+int waypoint_semantics(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns);
 /* Clusters of one name; 0, -EINVAL. */
 int waypoint_duplicates(struct weft_cfg *c,
 			const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *r);
@@ -169,10 +171,15 @@ int waypoint_seal(struct waypoint *w, struct weft_err *reterr); /* before thread
 /* ---- validate.c: --mode validate; the exit code */
 int waypoint_validate(struct waypoint *w);
 void waypoint_errs_once(struct weft_errs *e);
+/* Of what follows the first n, which the file's form caused, what is only their consequence goes:
+ * "must be a list" needs no "must have an item" beside it. */
+void waypoint_errs_caused(struct weft_errs *e, int n);
 
 /* ---- admin.c */
 struct waypoint_admin *
 waypoint_admin_new(struct waypoint *w, struct weft_err *reterr); /* NULL with code 0: none wanted */
+/* What it would refuse; opens nothing. 0, -EINVAL. */
+int waypoint_admin_check(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns);
 void waypoint_admin_free(struct waypoint_admin *a);
 /* With what /healthcheck/fail and draining make of it. */
 enum waypoint_state waypoint_state(const struct waypoint *w);
