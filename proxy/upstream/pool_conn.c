@@ -93,6 +93,8 @@ bool weft_conn_attach(struct pool_conn *c, struct weft_lease_priv *l)
 	c->active++;
 	c->pool->n_active++;
 	c->served++;
+	if (cl->outlier)
+		weft_host_outcome(c->pool->all->wc, h, WEFT_OUT_CONNECTED, 0);
 	if (c->left != UINT32_MAX && !--c->left)
 		COUNT(cl, upstream_cx_max_requests, 1);
 	return true;

@@ -146,10 +146,14 @@ void weft_cx_bytes(const struct weft_cluster *c, const struct weft_io *io, uint6
 
 void weft_cx_tls_failed(const struct weft_cluster *c, const struct weft_io *io)
 {
-	const char *why = weft_io_detail(io);
+	static const enum weft_cluster_stat of[] = {
+		[WEFT_TLS_FAULT_NONE] = WEFT_CLUSTER_ssl_connection_error,
+		[WEFT_TLS_FAULT_CONNECTION] = WEFT_CLUSTER_ssl_connection_error,
+		[WEFT_TLS_FAULT_NO_CERT] = WEFT_CLUSTER_ssl_fail_verify_no_cert,
+		[WEFT_TLS_FAULT_VERIFY] = WEFT_CLUSTER_ssl_fail_verify_error,
+		[WEFT_TLS_FAULT_SAN] = WEFT_CLUSTER_ssl_fail_verify_san,
+		[WEFT_TLS_FAULT_HASH] = WEFT_CLUSTER_ssl_fail_verify_cert_hash,
+	};
 
-	if (strstr(why, "certificate") || strstr(why, "verif"))
-		COUNT(c, ssl_fail_verify_error, 1);
-	else
-		COUNT(c, ssl_connection_error, 1);
+	weft_scope_add(c->scope, of[weft_io_tls_fault(io)], 1);
 }

@@ -319,7 +319,8 @@ void tcp_established(struct tcp *t)
 	/* of attempts before this one */
 	t->info->flags &= ~(1ull << WEFT_FLAG_UF);
 	t->info->up_failure = NULL;
-	weft_host_outcome(t->wc, t->info->host, WEFT_OUT_CONNECTED, 0);
+	if (t->up) /* a lease told so itself */
+		weft_host_outcome(t->wc, t->info->host, WEFT_OUT_CONNECTED, 0);
 	upstream_info(t);
 	if (t->conf->log_connected)
 		write_log(t, "TcpUpstreamConnected");
