@@ -262,6 +262,7 @@ static void type_free(struct xtype *t)
 		free(a);
 	}
 	weft_xds_held_free_all(t);
+	free(t->names);
 	free(t->version);
 	free(t->nonce);
 	free(t->refused_version);

@@ -16,7 +16,8 @@ struct weft_xds_stream;
 struct weft_yaml_doc;
 
 enum {
-	WEFT_XDS_BATCH_BYTES = 8 << 20,	   /* a response with more is applied in several calls */
+	WEFT_XDS_BATCH_BYTES = 256 << 10,  /* a response with more is applied in several calls; */
+	WEFT_XDS_WHOLE_BYTES = 8 << 20,	   /* so one of listeners: they hand on addresses */
 	WEFT_XDS_VERSIONS_BYTES = 3 << 20, /* of a request: servers take 4 MiB */
 	WEFT_XDS_NACK_MAX = 4096,
 	WEFT_XDS_NACK_MIN_MS = 50, /* between refusals of one version; doubles */
@@ -76,6 +77,10 @@ struct xtype {
 	struct xheld *held;
 	struct xheld_list queue; /* names whose subscription changed */
 	size_t n_wanted;
+	/* State of the world: resource_names as it stands in requests, for each one names all.
+	 * NULL: to be made. */
+	uint8_t *names;
+	size_t n_names;
 	bool wild, wild_told; /* everything is asked for; the server knows */
 	bool asked;	      /* the first request on this stream was sent */
 	bool due;	      /* state of the world: names changed */

@@ -364,6 +364,7 @@ static void apply_batch(struct weft_xds_reply *r, const struct xresponse *p, con
 	struct batch b = {.a = weft_arena_new(64 << 10)};
 	size_t n_gone = 0, n = to - from + 1;
 	const char **gone = NULL;
+	bool whole;
 
 	b.up = weft_xcalloc(n, sizeof(*b.up));
 	b.held = weft_xcalloc(n, sizeof(struct xheld *));
@@ -371,12 +372,14 @@ static void apply_batch(struct weft_xds_reply *r, const struct xresponse *p, con
 	for (size_t i = from; i < to; i++)
 		take(r, &b, p->up.v[i], version, i);
 	if (to == p->up.n) {
-		gone = weft_xcalloc(p->gone.n + HASH_COUNT(r->type->held) + 1, sizeof(*gone));
+		whole = !r->type->stream->conf.delta && r->type->type->whole && !r->unnamed;
+		gone = weft_xcalloc(p->gone.n + (whole ? HASH_COUNT(r->type->held) : 0) + 1,
+				    sizeof(*gone));
 		for (size_t i = 0; i < p->gone.n; i++)
 			if (text(b.a, p->gone.v[i], &gone[n_gone]) &&
 			    weft_xds_held_find(r->type, gone[n_gone]))
 				n_gone++;
-		if (!r->type->stream->conf.delta && r->type->type->whole && !r->unnamed)
+		if (whole)
 			n_gone += absent(r->type, false, gone + n_gone);
 	}
 	call(r, &b, gone, n_gone);
@@ -389,11 +392,13 @@ static void apply_batch(struct weft_xds_reply *r, const struct xresponse *p, con
 
 static void apply_all(struct weft_xds_reply *r, const struct xresponse *p, const char *version)
 {
-	size_t from = 0, bytes = 0;
+	size_t from = 0, bytes = 0, most = WEFT_XDS_BATCH_BYTES;
 
+	if (r->type->type == &weft_xds_type_listener)
+		most = WEFT_XDS_WHOLE_BYTES;
 	for (size_t i = 0; i < p->up.n; i++) {
 		bytes += p->up.v[i].n;
-		if (bytes >= WEFT_XDS_BATCH_BYTES && i + 1 < p->up.n) {
+		if (bytes >= most && i + 1 < p->up.n) {
 			apply_batch(r, p, version, from, i + 1);
 			from = i + 1;
 			bytes = 0;

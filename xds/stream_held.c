@@ -71,6 +71,13 @@ void weft_xds_held_queue(struct xtype *t, struct xheld *h)
 	weft_xds_stream_send_soon(t->stream);
 }
 
+/* What is asked for is another list now. */
+static void names_changed(struct xtype *t)
+{
+	free(t->names);
+	t->names = NULL;
+}
+
 void weft_xds_stream_want(struct xtype *t, const char *name)
 {
 	struct xheld *h = weft_xds_held_get(t, name);
@@ -79,6 +86,7 @@ void weft_xds_stream_want(struct xtype *t, const char *name)
 		return;
 	h->wanted = true;
 	t->n_wanted++;
+	names_changed(t);
 	weft_xds_held_queue(t, h);
 }
 
@@ -91,6 +99,7 @@ void weft_xds_stream_unwant(struct xtype *t, const char *name)
 		return;
 	h->wanted = false;
 	t->n_wanted--;
+	names_changed(t);
 	weft_xds_held_queue(t, h);
 }
 
@@ -101,6 +110,7 @@ void weft_xds_stream_wild(struct xtype *t, bool on)
 	if (t->wild == on)
 		return;
 	t->wild = on;
+	names_changed(t);
 	if (!on)
 		HASH_ITER (hh, t->held, h, tmp)
 			if (!h->wanted)

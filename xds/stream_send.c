@@ -18,13 +18,17 @@ void weft_xds_stream_send_soon(struct weft_xds_stream *s)
 		event_active(s->ev_send, EV_TIMEOUT, 1);
 }
 
-static void put(struct weft_xds_stream *s, const ProtobufCMessage *m)
+/* more: packed fields that stand behind m's. */
+static void put(struct weft_xds_stream *s, const ProtobufCMessage *m, const uint8_t *more,
+		size_t n_more)
 {
 	size_t n = protobuf_c_message_get_packed_size(m);
-	uint8_t *p = weft_xcalloc(1, n ? n : 1);
+	uint8_t *p = weft_xcalloc(1, n + n_more + 1);
 
 	protobuf_c_message_pack(m, p);
-	weft_grpc_out(s->out, p, n);
+	if (n_more)
+		memcpy(p + n, more, n_more);
+	weft_grpc_out(s->out, p, n + n_more);
 	free(p);
 	s->node_sent = true;
 	weft_h2_resume(s->s);
@@ -215,7 +219,7 @@ static bool send_delta(struct xtype *t)
 	if (status.message)
 		m.error_detail = &status;
 	if (a || !t->asked || ns.n_add || ns.n_del)
-		put(t->stream, &m.base);
+		put(t->stream, &m.base, NULL, 0);
 	t->asked = true;
 	for (size_t i = 0; i < ns.n_del; i++) {
 		struct xheld *h = weft_xds_held_find(t, ns.del[i]);
@@ -233,13 +237,30 @@ static bool send_delta(struct xtype *t)
 
 /* ---- state of the world */
 
-static bool send_sotw(struct xtype *t)
+static void pack_names(struct xtype *t)
 {
 	static char star[] = "*";
 	sotw_request m = ENVOY__SERVICE__DISCOVERY__V3__DISCOVERY_REQUEST__INIT;
+	struct xheld *h, *tmp;
+
+	m.resource_names = weft_xcalloc(t->n_wanted + 2, sizeof(char *));
+	if (t->wild && t->n_wanted)
+		m.resource_names[m.n_resource_names++] = star;
+	if (t->n_wanted)
+		HASH_ITER (hh, t->held, h, tmp)
+			if (h->wanted)
+				m.resource_names[m.n_resource_names++] = h->name;
+	t->n_names = protobuf_c_message_get_packed_size(&m.base);
+	t->names = weft_xcalloc(1, t->n_names + 1);
+	protobuf_c_message_pack(&m.base, t->names);
+	free(m.resource_names);
+}
+
+static bool send_sotw(struct xtype *t)
+{
+	sotw_request m = ENVOY__SERVICE__DISCOVERY__V3__DISCOVERY_REQUEST__INIT;
 	Google__Rpc__Status status = GOOGLE__RPC__STATUS__INIT;
 	struct xack *a = TAILQ_FIRST(&t->acks);
-	struct xheld *h, *tmp;
 
 	if (!t->asked && !t->wild && !t->n_wanted) {
 		settle_names(t);
@@ -248,13 +269,8 @@ static bool send_sotw(struct xtype *t)
 	if (!a && !t->due)
 		return false;
 	settle_names(t);
-	m.resource_names = weft_xcalloc(t->n_wanted + 2, sizeof(char *));
-	if (t->wild && t->n_wanted)
-		m.resource_names[m.n_resource_names++] = star;
-	if (t->n_wanted)
-		HASH_ITER (hh, t->held, h, tmp)
-			if (h->wanted)
-				m.resource_names[m.n_resource_names++] = h->name;
+	if (!t->names)
+		pack_names(t);
 	m.node = node_of(t->stream);
 	m.type_url = (char *)t->type->url;
 	m.version_info = t->version;
@@ -264,12 +280,11 @@ static bool send_sotw(struct xtype *t)
 	status.message = a ? a->error : NULL;
 	if (status.message)
 		m.error_detail = &status;
-	put(t->stream, &m.base);
+	put(t->stream, &m.base, t->names, t->n_names);
 	t->asked = true;
 	t->wild_told = t->wild;
 	t->due = false;
 	ack_free(t, a);
-	free(m.resource_names);
 	return true;
 }
 

@@ -513,10 +513,14 @@ static void each_hist(struct weft_scope *s, void (*fn)(struct hist *h))
 	struct scope_buckets *b = atomic_load(&s->named);
 
 	for (unsigned i = 0; i < s->cls->n; i++) {
-		struct scope_number n = scope_item(s, i);
+		if (!group_of(s, i)) {
+			i += SCOPE_GROUP - 1 - i % SCOPE_GROUP; /* none of it was ever used */
+		} else if (s->cls->v[i].kind == WEFT_HISTOGRAM) {
+			struct scope_number n = scope_item(s, i);
 
-		if (n.hist)
-			fn((struct hist *)n.hist);
+			if (n.hist)
+				fn((struct hist *)n.hist);
+		}
 	}
 	for (unsigned i = 0; b && i < SCOPE_BUCKETS; i++)
 		for (struct scope_named *k = atomic_load(&b->v[i]); k; k = k->next)

@@ -412,11 +412,12 @@ static void parts(struct make *k)
 struct weft_cluster *cluster_make(struct weft_cfg *c, const struct weft_path *at, const Cluster *m,
 				  const uint8_t *packed, size_t n_packed)
 {
-	struct weft_errs mine = {0};
+	struct weft_errs mine; /* slots are cleared when they are taken */
 	struct weft_cfg sub = *c;
 	struct make k = {.c = &sub, .at = at};
 	struct weft_cluster *cl;
 
+	mine.n = mine.dropped = 0;
 	sub.errs = &mine;
 	sub.marks = NULL; /* of another copy of the message */
 	sub.decoded = NULL;
