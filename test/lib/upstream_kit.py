@@ -17,6 +17,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
+PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
 PATTERN = bytes(range(256)) * 256
 
 
@@ -40,13 +41,27 @@ class Upstream:
         self.name, self.tls, self.h2 = name, tls, h2_only
         self.counts, self.lock = {}, threading.Lock()
         self.seen, self.conns, self.proxy = [], 0, False
-        self.sick = None  # paths that begin so are answered 503
+        self.sick, self.sick_status = None, "503"  # paths that begin so are answered so
+        self.habit = None  # what is done where a request does not say
+        self.grpc = None  # status of grpc.health.v1
+        self.open = set()
+        self.peers, self.hands = [], []  # who came; of TLS: (subject of the peer, session reused)
         self.sock = socket.socket(socket.AF_INET)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.sock.bind((host, port))
         self.sock.listen(512)
         self.port = self.sock.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
+
+    def die(self):
+        """Nobody is there any more, on open connections neither"""
+        self.close()
+        with self.lock:
+            for c in self.open:
+                try:
+                    c.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
 
     def close(self):
         try:
@@ -58,23 +73,31 @@ class Upstream:
     def accept(self):
         while True:
             try:
-                c, _ = self.sock.accept()
+                c, peer = self.sock.accept()
             except OSError:
                 return
             self.conns += 1
+            self.peers.append(peer)
             threading.Thread(target=self.serve, args=(c,), daemon=True).start()
 
     def serve(self, c):
         c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         raw = c
+        with self.lock:
+            self.open.add(raw)
         try:
-            first = b""
             if self.proxy:
-                while not first.endswith(b"\r\n") and not first.startswith(b"\r\n\r\n\0\r\nQUIT"):
+                first = b""
+                while not first.endswith(b"\r\n") or PROXY_V2.startswith(first):
                     first += c.recv(1)
-                self.seen.append(("proxy", first.decode("latin-1").strip()))
+                    if first == PROXY_V2:
+                        first += c.recv(4, socket.MSG_WAITALL)
+                        first += c.recv(int.from_bytes(first[14:16], "big"), socket.MSG_WAITALL)
+                        break
+                self.seen.append(("proxy", first if first.startswith(PROXY_V2) else first.decode("latin-1").strip()))
             if self.tls:
                 c = self.tls.wrap_socket(c, server_side=True)
+                self.hands.append((dict(x[0] for x in (c.getpeercert() or {}).get("subject", ())).get("commonName"), c.session_reused))
             if self.h2 or (self.tls and c.selected_alpn_protocol() == "h2"):
                 H2(self, c).run()
             else:
@@ -82,6 +105,8 @@ class Upstream:
         except (OSError, ValueError, EOFError):
             pass
         finally:
+            with self.lock:
+                self.open.discard(raw)
             for s in (c, raw):
                 try:
                     s.close()
@@ -110,7 +135,9 @@ class Upstream:
 def answer(up, method, path, headers, body, trailers, d):
     """(status, headers, body, trailers) of a program that answers"""
     if up.sick and path.startswith(up.sick):
-        d = {**d, "status": "503"}
+        d = {**d, "status": up.sick_status}
+    if up.grpc is not None and path == "/grpc.health.v1.Health/Check":
+        return 200, [("content-type", "application/grpc")], b"\0\0\0\0\2\x08" + bytes([up.grpc]), [("grpc-status", "0")]
     out = list(d["header"]) + [("x-from", up.name)]
     if "body" in d:
         data = pattern(int(d["body"]))
@@ -175,7 +202,7 @@ class H1:
             method, path, _ = first.split(" ", 2)
             fields = self.fields()
             h = dict(fields)
-            d = program(h.get("x-do"))
+            d = program(h.get("x-do") or self.up.habit)
             self.up.note(method, path, fields)
             due = self.up.due(d)
             if not due:
@@ -318,7 +345,7 @@ class H2:
 
     def reply(self, sid, s):
         head = dict(s["head"])
-        d = program(head.get("x-do"))
+        d = program(head.get("x-do") or self.up.habit)
         method, path = head.get(":method"), head.get(":path")
         fields = [(":authority", head.get(":authority"))] + [kv for kv in s["head"] if kv[0][0] != ":"]
         self.up.note(method, path, fields)
