@@ -126,6 +126,7 @@ static void prepare_times(const hcm_msg *m, struct weft_hcm_conf *conf)
 
 	ms->idle = (uint64_t)weft_cfg_ms(o ? o->idle_timeout : NULL, 3600000);
 	ms->max_connection = (uint64_t)weft_cfg_ms(o ? o->max_connection_duration : NULL, 0);
+	conf->safe_max_duration = m->http1_safe_max_connection_duration;
 	ms->max_stream = (uint64_t)weft_cfg_ms(o ? o->max_stream_duration : NULL, 0);
 	ms->stream_idle = (uint64_t)weft_cfg_ms(m->stream_idle_timeout, 300000);
 	ms->flush = (uint64_t)weft_cfg_ms(m->stream_flush_timeout, (int64_t)ms->stream_idle);

@@ -258,15 +258,22 @@ int weft_route_table_set(struct weft_route_table *t, struct weft_cfg *c, const s
 			 const Envoy__Config__Route__V3__RouteConfiguration *m, const char *version)
 {
 	size_t n = protobuf_c_message_get_packed_size(&m->base);
-	struct weft_arena *a = weft_arena_new(n < 65536 ? 4096 : 65536);
-	ProtobufCAllocator in = weft_wire_allocator(a);
-	uint8_t *p = weft_arena_alloc(a, n);
+	struct weft_arena *a;
+	ProtobufCAllocator in;
+	uint8_t *p;
 	struct weft_cfg mine = *c;
 	struct weft_routes *r = NULL;
 	const void *copy;
 	int err;
 
+	if (weft_cfg_bool(m->validate_clusters, false))
+		return weft_cfg_fail(c, at,
+				     "validate_clusters: true is supported in route_config, not in "
+				     "a table that comes by RDS");
 	/* the table outlives what it was read from */
+	a = weft_arena_new(n < 65536 ? 4096 : 65536);
+	in = weft_wire_allocator(a);
+	p = weft_arena_alloc(a, n);
 	protobuf_c_message_pack(&m->base, p);
 	copy = protobuf_c_message_unpack(m->base.descriptor, &in, n, p);
 	mine.arena = a;

@@ -273,6 +273,35 @@ static void drains(void **state)
 	env_free(e);
 }
 
+/* By default the connection ends a while after it grew old; safely: with its next answer. */
+static void age_ends_it(void **state)
+{
+	static const char OLD[] = "  common_http_protocol_options: {max_connection_duration: "
+				  "0.03s}\n  drain_timeout: 0.03s\n";
+	static const char SAFE[] = "  common_http_protocol_options: {max_connection_duration: "
+				   "0.03s}\n  http1_safe_max_connection_duration: true\n";
+	struct env *e = env_open(OLD, 0);
+
+	term.status = 200;
+	say(e, GET);
+	turn(e, 150);
+	assert_true(e->closed);
+	env_free(e);
+	e = env_open(SAFE, 0);
+	term.status = 200;
+	say(e, GET);
+	turn(e, 150);
+	assert_false(e->closed);
+	assert_int_equal(stat_of(WEFT_HTTP_downstream_cx_http1_soft_drain), 1);
+	e->n = 0;
+	say(e, GET);
+	assert_true(has(e, "connection: close\r\n"));
+	turn(e, 5);
+	assert_true(e->closed);
+	assert_int_equal(stat_of(WEFT_HTTP_downstream_cx_http1_soft_drain), 0);
+	env_free(e);
+}
+
 static void request_count_ends_it(void **state)
 {
 	struct env *e =
@@ -490,6 +519,7 @@ int main(void)
 		cmocka_unit_test(stream_lives_too_long),
 		cmocka_unit_test(connection_idle),
 		cmocka_unit_test(drains),
+		cmocka_unit_test(age_ends_it),
 		cmocka_unit_test(request_count_ends_it),
 		cmocka_unit_test(bad_messages_are_counted),
 		cmocka_unit_test(broken_requests_are_answered_through_the_filters),
