@@ -362,19 +362,37 @@ def many(n):
     return rt, cl
 
 
+def scale_haproxy(p):
+    """Backends and a map from host to backend: what stands for routes and clusters there."""
+    m = write('ha.map', ''.join('h%d.example c%d\n' % (i, i) for i in range(10000)))
+    return write('ha-many.cfg', """global
+ nbthread 1
+ maxconn 6000
+defaults
+ mode http
+ timeout connect 5s
+ timeout client 60s
+ timeout server 60s
+frontend f
+ bind 127.0.0.1:%d
+ use_backend %%[req.hdr(host),lower,map(%s)]
+%s""" % (p, m, ''.join('backend c%d\n server s 127.0.0.1:%d\n' % (i, BACK['h1']) for i in range(10000))))
+
+
 def job_scale():
     """10,000 clusters and virtual hosts: s until an answer, MB."""
     res, mem = {}, {}
     rt, cl = many(10000)
-    for name, start in PROXIES[:2]:
+    for name in ('weft', 'envoy', 'haproxy'):
         p = port()
         text = envoy_like('h1', 'h1', p, clusters=cl)
         text = re.sub(r'"virtual_hosts":\[.*?\]\}\]\}', lambda m: '"virtual_hosts":[%s]}' % rt, text, count=1)
-        f = write('%s-many.json' % name, text)
+        f = scale_haproxy(p) if name == 'haproxy' else write('%s-many.json' % name, text)
         t = time.time()
-        proc = spawn([os.path.abspath(BIN) + '/weft-waypoint', '-c', f, '--concurrency', '1', '-l', 'error'] if name == 'weft' else
-                     [os.path.abspath(ENVOY), '-c', f, '--concurrency', '1', '--disable-hot-restart', '-l', 'off'], name + '.log')
-        while time.time() - t < 60:
+        proc = spawn({'weft': [os.path.abspath(BIN) + '/weft-waypoint', '-c', f, '--concurrency', '1', '-l', 'error'],
+                      'envoy': [os.path.abspath(ENVOY), '-c', f, '--concurrency', '1', '--disable-hot-restart', '-l', 'off'],
+                      'haproxy': ['haproxy', '-db', '-f', f]}[name], name + '.log')
+        while True:
             try:
                 s = socket.create_connection(('127.0.0.1', p), 1)
                 s.sendall(b'GET /small HTTP/1.1\r\nHost: h9999.example\r\n\r\n')
@@ -382,6 +400,8 @@ def job_scale():
                     break
             except OSError:
                 time.sleep(0.005)
+            if time.time() - t > 60:
+                raise SystemExit('%s does not answer for the last of 10,000; logs in %s' % (name, W))
         res[name] = time.time() - t
         time.sleep(0.5)
         mem[name] = rss(proc)
@@ -407,46 +427,107 @@ def ads_resources(n, p):
     return '{"resources":[%s]}' % ','.join(out)
 
 
+def ask_last(p, n):
+    s = socket.create_connection(('127.0.0.1', p), 1)
+    with s:
+        s.sendall(b'GET /small HTTP/1.1\r\nHost: h%d.example\r\n\r\n' % (n - 1))
+        return s.recv(100).startswith(b'HTTP/1.1 200')
+
+
+def ads_up(name, n, api='GRPC'):
+    """The server with n of each and the proxy on it: (server, proxy, path of its admin, s until the last answers)"""
+    sock, p = W + '/ads.sock', port()
+    f = write('ads.json', ads_resources(n, p))
+    if os.path.exists(sock):
+        os.unlink(sock)
+    srv = subprocess.Popen([os.path.abspath(BIN) + '/test/lib/ads_serve', sock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                           start_new_session=True)
+    PROCS.append(srv)
+    srv.stdout.readline()
+    say(srv, 'load ' + f)
+    boot = write('ads-boot.json', '{"node":{"id":"b","cluster":"b"},"admin":{"address":{"pipe":{"path":"%s/%s.admin"}}},"dynamic_resources":{"ads_config":{'
+                 '"api_type":"%s","transport_api_version":"V3","grpc_services":[{"envoy_grpc":{"cluster_name":"xds"}}]},"lds_config":%s,"cds_config":%s},'
+                 '"static_resources":{"clusters":[{"name":"xds","type":"STATIC","connect_timeout":"5s","typed_extension_protocol_options":{'
+                 '"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":{"@type":"type.googleapis.com/envoy.extensions.upstreams.http.v3.'
+                 'HttpProtocolOptions","explicit_http_config":{"http2_protocol_options":{}}}},"load_assignment":{"cluster_name":"xds","endpoints":[{'
+                 '"lb_endpoints":[{"endpoint":{"address":{"pipe":{"path":"%s"}}}}]}]}}]}}' % (W, name, api, ADS, ADS, sock))
+    t = time.time()
+    proc = spawn([os.path.abspath(BIN) + '/weft-waypoint', '-c', boot, '--concurrency', '1', '-l', 'error'] if name == 'weft' else
+                 [os.path.abspath(ENVOY), '-c', boot, '--concurrency', '1', '--disable-hot-restart', '-l', 'off'], name + '.log')
+    while True:
+        try:
+            if ask_last(p, n):
+                return srv, proc, '%s/%s.admin' % (W, name), time.time() - t
+        except OSError:
+            time.sleep(0.005)
+        if time.time() - t > 60:
+            raise SystemExit('%s has nothing by ADS after 60 s' % name)
+
+
+def say(srv, text):
+    srv.stdin.write(text + '\n')
+    srv.stdin.flush()
+    got = srv.stdout.readline().strip()
+    if got != 'loaded':
+        raise SystemExit('the ADS server says %s to %s' % (got, text))
+
+
 def job_ads():
     """10,000 clusters, endpoints and virtual hosts by ADS from our server: s from exec until the last answers."""
-    res, sock = {}, W + '/ads.sock'
+    res = {}
     for r in range(REPS):
         for name in ('weft', 'envoy'):
-            p = port()
-            f = write('ads.json', ads_resources(10000, p))
-            if os.path.exists(sock):
-                os.unlink(sock)
-            srv = subprocess.Popen([os.path.abspath(BIN) + '/test/lib/ads_serve', sock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                   start_new_session=True)
-            PROCS.append(srv)
-            srv.stdout.readline()
-            srv.stdin.write('load %s\n' % f)
-            srv.stdin.flush()
-            if srv.stdout.readline().strip() != 'loaded':
-                raise SystemExit('the ADS server did not load its file')
-            boot = write('ads-boot.json', '{"node":{"id":"b","cluster":"b"},"dynamic_resources":{"ads_config":{"api_type":"GRPC","transport_api_version":"V3",'
-                         '"grpc_services":[{"envoy_grpc":{"cluster_name":"xds"}}]},"lds_config":%s,"cds_config":%s},"static_resources":{"clusters":[{'
-                         '"name":"xds","type":"STATIC","connect_timeout":"5s","typed_extension_protocol_options":{'
-                         '"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":{"@type":"type.googleapis.com/envoy.extensions.upstreams.http.v3.'
-                         'HttpProtocolOptions","explicit_http_config":{"http2_protocol_options":{}}}},"load_assignment":{"cluster_name":"xds","endpoints":[{'
-                         '"lb_endpoints":[{"endpoint":{"address":{"pipe":{"path":"%s"}}}}]}]}}]}}' % (ADS, ADS, sock))
-            t = time.time()
-            proc = spawn([os.path.abspath(BIN) + '/weft-waypoint', '-c', boot, '--concurrency', '1', '-l', 'error'] if name == 'weft' else
-                         [os.path.abspath(ENVOY), '-c', boot, '--concurrency', '1', '--disable-hot-restart', '-l', 'off'], name + '.log')
-            while True:
-                try:
-                    s = socket.create_connection(('127.0.0.1', p), 1)
-                    s.sendall(b'GET /small HTTP/1.1\r\nHost: h9999.example\r\n\r\n')
-                    if s.recv(100).startswith(b'HTTP/1.1 200'):
-                        break
-                except OSError:
-                    time.sleep(0.005)
-                if time.time() - t > 60:
-                    raise SystemExit('%s has nothing by ADS after 60 s' % name)
-            res.setdefault(name, []).append(time.time() - t)
+            srv, proc, _, took = ads_up(name, 10000)
+            res.setdefault(name, []).append(took)
             stop(proc)
             stop(srv)
     return {k: statistics.median(v) for k, v in res.items()}
+
+
+def cpu_ns(p):
+    """All threads' time, finer than ticks."""
+    n = 0
+    for t in os.listdir('/proc/%d/task' % p.pid):
+        with open('/proc/%d/task/%s/schedstat' % (p.pid, t)) as f:
+            n += int(f.read().split()[0])
+    return n
+
+
+def updates_of(admin, cluster):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(admin)
+        s.sendall(b'GET /stats?filter=^cluster[.]%s[.]update_success$ HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n' % cluster.encode())
+        out = b''
+        while True:
+            got = s.recv(65536)
+            if not got:
+                return int(re.search(rb'update_success: (\d+)', out).group(1))
+            out += got
+
+
+def job_change(n, api):
+    """CPU ms of one changed endpoint among n clusters: 100 changes in 4 s, less what 4 s without them take."""
+    res, files = {}, []
+    for k in (0, 1):
+        files.append(write('change-%d.json' % k, '{"resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",'
+                           '"cluster_name":"c5","endpoints":[{"lb_endpoints":[{"endpoint":{"address":{"socket_address":{"address":"127.0.0.1",'
+                           '"port_value":%d}}}}]}]}]}' % (BACK['h1'] + 1 + k)))
+    for name in ('weft', 'envoy'):
+        srv, proc, admin, _ = ads_up(name, n, api)
+        before = updates_of(admin, 'c5')
+        time.sleep(1)
+        c0 = cpu_ns(proc)
+        time.sleep(4)
+        c1 = cpu_ns(proc)
+        end = time.time() + 4
+        for k in range(100):
+            say(srv, 'add ' + files[k % 2])
+            time.sleep(max(0, (end - time.time()) / (100 - k)))
+        c2 = cpu_ns(proc)
+        res[name] = max(0, (c2 - c1) - (c1 - c0)) / 1e6 / max(1, updates_of(admin, 'c5') - before)
+        stop(proc)
+        stop(srv)
+    return res
 
 
 def job_routes():
@@ -489,7 +570,7 @@ def row(title, res, fmt, target=''):
 
 
 def main():
-    want = os.environ.get('BENCH_JOBS', 'h1,h1s,h2,h2s,h2big,h1big,hs,hs1,tcp,p99,start,idle,scale,ads,routes').split(',')
+    want = os.environ.get('BENCH_JOBS', 'h1,h1s,h2,h2s,h2big,h1big,hs,hs1,tcp,p99,start,idle,scale,ads,change,routes').split(',')
     missing = [t for t in ('wrk', 'h2load', 'nginx', 'haproxy', 'curl', 'openssl') if not shutil.which(t)]
     if missing or not os.access(ENVOY, os.X_OK):
         raise SystemExit('missing: %s' % ' '.join(missing + ([] if os.access(ENVOY, os.X_OK) else ['envoy'])))
@@ -532,6 +613,12 @@ def main():
         elif j == 'ads':
             all_res[j] = r = job_ads()
             row('10,000 … by ADS, with endpoints, s', r, '%.2f', '≤ 1')
+        elif j == 'change':
+            for api, how in (('GRPC', 'state of the world'), ('DELTA_GRPC', 'delta')):
+                few, lots = job_change(10, api), job_change(10000, api)
+                all_res['change_10_' + api], all_res['change_10000_' + api] = few, lots
+                row('one changed endpoint of 10, %s, ms' % how, few, '%.2f')
+                row('… of 10,000, ms', lots, '%.2f', 'as with 10; is %.1f ×' % (lots['weft'] / max(few['weft'], 0.001)))
         elif j == 'routes':
             all_res[j] = r = job_routes()
             row('last of 10,000 prefixes : first', r, '%.2f', '≤ 1.1')

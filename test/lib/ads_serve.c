@@ -1,6 +1,7 @@
 /* Our xDS server on the socket given as argument, for foreign clients. Reads commands: put NAME
  * HOST, del NAME, many COUNT BYTES, load FILE (a DiscoveryResponse in YAML or JSON with resources
- * of any type: these and no others are there from then on), sync (answered by a line). Writes
+ * of any type: these and no others are there from then on), add FILE (the same, the others stay),
+ * sync (answered by a line). Writes
  * "ready", "loaded", "synced" and a line a NACK. Leaves when input ends. */
 #include "proxy/core/arena.h"
 #include "xds/names.h"
@@ -112,7 +113,7 @@ static void publish(struct serve *s, struct weft_arena *a, const Google__Protobu
 	weft_xds_publish(s->server, t, name, m, NULL);
 }
 
-static void load(struct serve *s, const char *path)
+static void load(struct serve *s, const char *path, bool only)
 {
 	struct weft_arena *a = weft_arena_new(0);
 	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
@@ -132,7 +133,7 @@ static void load(struct serve *s, const char *path)
 		goto out;
 	}
 	m = (const void *)docs[0].msg;
-	s->round++;
+	s->round += only;
 	weft_xds_server_begin(s->server);
 	for (size_t i = 0; i < m->n_resources; i++)
 		publish(s, a, m->resources[i]);
@@ -161,7 +162,9 @@ static void command(struct serve *s, char *line)
 	else if (verb && !strcmp(verb, "many") && host)
 		many(s, atoi(name), strtoul(host, NULL, 10));
 	else if (verb && !strcmp(verb, "load") && name)
-		load(s, name);
+		load(s, name, true);
+	else if (verb && !strcmp(verb, "add") && name)
+		load(s, name, false);
 	else if (verb && !strcmp(verb, "sync"))
 		puts("synced");
 	else
@@ -200,7 +203,7 @@ int main(int argc, char **argv)
 	strcpy(a.sun_path, argv[1]);
 	s.server = weft_xds_server_new(s.base, &conf);
 	if (argc == 3)
-		load(&s, argv[2]);
+		load(&s, argv[2], true);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) || listen(fd, 16)) {
 		perror(argv[1]);
 		return 1;
