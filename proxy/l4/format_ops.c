@@ -144,10 +144,25 @@ void fop_code(const struct fop *op, const struct weft_format_in *in, struct fval
 		fval_num(v, in->info->status);
 }
 
+/* The next flag, in the order they came; those beyond the first eight after them. */
+static int next_flag(uint64_t *left, uint64_t *order)
+{
+	int f = (int)(*order & 0xff) - 1;
+
+	if (!*left)
+		return -1;
+	*order >>= 8;
+	if (f < 0)
+		f = __builtin_ctzll(*left);
+	*left &= ~(1ull << f);
+	return f;
+}
+
 void fop_flags(const struct fop *op, const struct weft_format_in *in, struct fval *v)
 {
+	uint64_t left, order;
 	size_t n = 0;
-	unsigned f;
+	int f;
 
 	if (!in->info)
 		return;
@@ -155,10 +170,13 @@ void fop_flags(const struct fop *op, const struct weft_format_in *in, struct fva
 		fval_str(v, "-");
 		return;
 	}
-	for (f = 0; f < WEFT_FLAG_COUNT; f++) {
-		const char *s = op->arg ? weft_flag_long(f) : weft_flag_short(f);
+	left = in->info->flags;
+	order = in->info->flag_order;
+	while ((f = next_flag(&left, &order)) >= 0) {
+		const char *s = op->arg ? weft_flag_long((enum weft_flag)f)
+					: weft_flag_short((enum weft_flag)f);
 
-		if (!(in->info->flags >> f & 1) || n + strlen(s) + 2 > FVAL_TEXT)
+		if (n + strlen(s) + 2 > FVAL_TEXT)
 			continue;
 		n += (size_t)snprintf(v->text + n, FVAL_TEXT - n, "%s%s", n ? "," : "", s);
 	}

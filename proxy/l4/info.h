@@ -31,6 +31,7 @@ struct weft_info {
 	uint64_t start_ns, head_rx_ns, last_rx_ns, up_first_tx_ns, up_last_tx_ns, up_first_rx_ns,
 		up_last_rx_ns, first_tx_ns, last_tx_ns, end_ns;
 	uint64_t flags;			 /* 1 << enum weft_flag */
+	uint64_t flag_order;		 /* one byte each, the first lowest: enum weft_flag + 1 */
 	enum weft_http protocol;	 /* 0: TCP */
 	int status;			 /* sent to the client; 0: none */
 	bool health_check;		 /* of Envoy's kind: access logs may leave it out */
@@ -63,7 +64,13 @@ const struct weft_io_info *weft_info_keep(struct weft_arena *a, const struct wef
 const struct weft_tls_info *weft_info_keep_tls(struct weft_arena *a, const struct weft_tls_info *t);
 static inline void weft_info_flag(struct weft_info *i, enum weft_flag f)
 {
+	unsigned n = (unsigned)__builtin_popcountll(i->flags);
+
+	if (i->flags >> f & 1)
+		return;
 	i->flags |= 1ull << f;
+	if (n < sizeof(i->flag_order))
+		i->flag_order |= (uint64_t)(f + 1) << (8 * n);
 }
 /* The struct of ns, made when absent; keys are set by the caller, in the arena. Get: NULL when
  * absent. */

@@ -391,6 +391,11 @@ static void ask_http(struct authz_state *st, struct evbuffer *body, const char *
 				 strlen(partial));
 	snprintf(text, sizeof(text), "%zu", body ? evbuffer_get_length(body) : 0);
 	weft_headers_add_id(&h, WEFT_H_CONTENT_LENGTH, text, strlen(text));
+	weft_headers_set_id(&h, WEFT_H_X_ENVOY_INTERNAL, "true", 4);
+	if (st->service->timeout_ms) {
+		snprintf(text, sizeof(text), "%u", st->service->timeout_ms);
+		weft_headers_set_id(&h, WEFT_H_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, text, strlen(text));
+	}
 	start_call(st, &h, body, done);
 }
 

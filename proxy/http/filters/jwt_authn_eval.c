@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <math.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -225,6 +226,58 @@ static bool clean(const char *s)
 	return true;
 }
 
+static json_t *integer_of(const json_t *v)
+{
+	double d = json_is_real(v) ? json_real_value(v) : 0.5;
+
+	return trunc(d) == d && fabs(d) < 9007199254740992.0 ? json_integer((json_int_t)d) : NULL;
+}
+
+/* Numbers were read as doubles; whole ones are written as such. */
+static void whole_numbers(json_t *v)
+{
+	const char *key;
+	json_t *e, *n;
+	size_t i;
+
+	json_array_foreach(v, i, e)
+	{
+		n = integer_of(e);
+		if (n)
+			json_array_set_new(v, i, n);
+		else
+			whole_numbers(e);
+	}
+	json_object_foreach(v, key, e)
+	{
+		n = integer_of(e);
+		if (n)
+			json_object_set_new_nocheck(v, key, n);
+		else
+			whole_numbers(e);
+	}
+}
+
+/* Lists and objects: base64 of their JSON (RFC 4648 §4, padded). NULL: it cannot be written. */
+static const char *json_text(struct weft_arena *a, const json_t *v)
+{
+	json_t *own = json_deep_copy(v);
+	char *json;
+	unsigned char *to;
+	size_t n;
+
+	whole_numbers(own);
+	json = json_dumps(own, JSON_COMPACT);
+	json_decref(own);
+	n = json ? strlen(json) : 0;
+	if (!json)
+		return NULL;
+	to = weft_arena_alloc(a, (n + 2) / 3 * 4 + 1);
+	EVP_EncodeBlock(to, (const unsigned char *)json, (int)n);
+	free(json);
+	return (const char *)to;
+}
+
 static void claim_effect(struct jwt_eval *e, const struct jwt_claim *c, const json_t *payload)
 {
 	struct weft_arena *a = weft_stream_arena(e->s);
@@ -238,6 +291,8 @@ static void claim_effect(struct jwt_eval *e, const struct jwt_claim *c, const js
 		s = number_text(a, json_number_value(v));
 	else if (json_is_boolean(v))
 		s = json_is_true(v) ? "true" : "false";
+	else if (json_is_array(v) || json_is_object(v))
+		s = json_text(a, v);
 	if (!s || !*s || !clean(s)) /* what no header can carry is left out */
 		return;
 	f = effect(e, JWT_ADD, c->header);
