@@ -153,6 +153,12 @@ static void lb_policy(struct make *k)
 		k->cl->lb = weft_lb_policy_at(i);
 		m = k->cl->lb->of_cluster(k->c->arena, k->m);
 	}
+	if (!typed && k->m->lb_config_case != CLUSTER(LB_CONFIG__NOT_SET)) {
+		const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field(
+			k->m->base.descriptor, (unsigned)k->m->lb_config_case);
+
+		at = field(k, f->name);
+	}
 	if (m && k->cl->lb)
 		k->cl->lb->ext.prepare(k->c, &at, m, &k->cl->lb_conf);
 	else if (!provided)
