@@ -60,6 +60,8 @@ bool gw_serves_ns(struct tr *t, const struct tr_gateway *g, const char *ns);
 /* Everything of waypoints and gateways, when services and pods are known. */
 void tr_gateways_out(struct tr *t);
 struct tr_svc *tr_svc_find(struct tr *t, const char *ns, const char *name);
+/* By its host name in the cluster. */
+struct tr_svc *tr_svc_by_host(struct tr *t, const char *host);
 bool tr_label_selects(const Weft__Kube__LabelSelector *s, const Weft__Kube__ObjectMeta *m);
 /* A ReferenceGrant of ns lets `kind` of group in from_ns refer to to_kind/name there. */
 bool gw_granted(struct tr *t, const char *group, const char *kind, const char *from_ns,
@@ -156,9 +158,9 @@ void tr_attach(struct tr *t);
 const struct gw_attach *gw_attached(const struct tr *t, const void *owner, size_t *ret_n);
 /* Listeners that cannot stand beside each other. */
 void gw_conflicts(struct tr_gateway *g);
-/* Routes of kind attached to a service's port, in the folder's order. */
+/* Routes of kind attached to a service's port, the older first. */
 size_t gw_attached_service(struct tr *t, const struct tr_svc *s, uint32_t port,
-			   enum weft_kind_id kind, const struct weft_object **ret, size_t max);
+			   enum weft_kind_id kind, const struct weft_object ***ret);
 void tr_status(struct tr *t);
 
 /* ---- translate_rbac.c, translate_jwt.c: http_filters of an HttpConnectionManager, or filters of a
@@ -171,18 +173,24 @@ void gw_jwt_filter(struct tr *t, struct tr_gateway *g, struct tr_svc *s, void *h
 void gw_custom_filters(struct tr *t, struct tr_gateway *g, struct tr_svc *s, void *hcm,
 		       struct gw_clusters *c);
 bool gw_custom_tcp(struct tr *t, struct tr_gateway *g, struct tr_svc *s);
-bool gw_is_custom(struct tr *t, const struct weft_object *o, const struct tr_gateway *g,
-		  const struct tr_svc *s);
+/* Of action CUSTOM, and enforced. */
+bool gw_is_custom(const struct weft_object *o);
 /* An RBAC of the rules of all policies that ask this provider. */
 void *gw_custom_rules(struct tr *t, const struct tr_gateway *g, const struct tr_svc *s,
 		      const char *provider);
 /* Marks services and Gateways with policies that only a waypoint can enforce. */
 void tr_policies_l7(struct tr *t);
-/* A policy with these targets holds for g (and s). */
-bool gw_targets(struct tr *t, const struct weft_object *o,
-		const Weft__Kube__PolicyTargetReference *one,
-		Weft__Kube__PolicyTargetReference *const *v, size_t n, const struct tr_gateway *g,
-		const struct tr_svc *s);
+
+/* ---- translate_targets.c */
+struct gw_policies {
+	const struct weft_object **v;
+	size_t n;
+};
+void tr_targets(struct tr *t);
+/* Those of t->authorization or t->authentication that hold for g and s (NULL: only what holds for
+ * the whole Gateway), in the folder's order. */
+struct gw_policies gw_policies_of(struct tr *t, const struct tr_targets *x,
+				  const struct tr_gateway *g, const struct tr_svc *s);
 
 /* ---- translate_hosts.c */
 /* What both take: the narrower of the two; NULL: nothing. */

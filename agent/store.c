@@ -256,6 +256,7 @@ int weft_store_load(struct weft_store *s, const struct weft_objects *objs, struc
 	tr_policies(&t);
 	tr_peers(&t);
 	tr_attach(&t);
+	tr_targets(&t);
 	tr_policies_l7(&t);
 	tr_gateways_out(&t);
 	tr_status(&t);

@@ -45,6 +45,10 @@ struct tr {
 	size_t n_svcs;
 	struct gw_attach *attached; /* routes, by object */
 	size_t n_attached;
+	struct tr_targets {
+		struct tr_target *v;
+		size_t n;
+	} authorization, authentication; /* by what they are for */
 	struct gw_host_use *hosts;	 /* of listeners, while routes are attached */
 	unsigned host_kinds;		 /* kinds of routes among them */
 	struct json_t *status;		 /* of Gateways and routes */

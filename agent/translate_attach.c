@@ -437,15 +437,17 @@ const struct gw_attach *gw_attached(const struct tr *t, const void *of, size_t *
 }
 
 size_t gw_attached_service(struct tr *t, const struct tr_svc *s, uint32_t port,
-			   enum weft_kind_id kind, const struct weft_object **ret, size_t max)
+			   enum weft_kind_id kind, const struct weft_object ***ret)
 {
 	size_t n = 0, n_of;
 	const struct gw_attach *a = gw_attached(t, s, &n_of);
+	const struct weft_object **v = NULL;
 
-	for (size_t i = 0; i < n_of && n < max; i++)
+	for (size_t i = 0; i < n_of; i++)
 		if ((!a[i].port || a[i].port == port) && a[i].o->kind->id == kind &&
-		    (!n || ret[n - 1] != a[i].o))
-			ret[n++] = a[i].o;
+		    (!n || v[n - 1] != a[i].o))
+			TR_ADD(t, v, n, a[i].o);
+	*ret = v;
 	return n;
 }
 

@@ -127,6 +127,36 @@ static void *assignment_new(struct gw_clusters *c, const char *name)
 	return m;
 }
 
+static bool text_same(const char *a, const char *b)
+{
+	return !strcmp(a ? a : "", b ? b : "");
+}
+
+/* The group of endpoints of a workload's region, zone and subzone. */
+static void *locality_of(struct gw_clusters *c, void *m, const Istio__Workload__Workload *w)
+{
+	const Envoy__Config__Endpoint__V3__ClusterLoadAssignment *a = m;
+	const Istio__Workload__Locality *l = w->locality;
+	const char *v[3] = {l ? l->region : NULL, l ? l->zone : NULL, l ? l->subzone : NULL};
+	void *to;
+
+	for (size_t i = 0; i < a->n_endpoints; i++) {
+		const Envoy__Config__Core__V3__Locality *at = a->endpoints[i]->locality;
+
+		if (text_same(at ? at->region : NULL, v[0]) &&
+		    text_same(at ? at->zone : NULL, v[1]) &&
+		    text_same(at ? at->sub_zone : NULL, v[2]))
+			return a->endpoints[i];
+	}
+	to = eb_in(c->t->a, m, "endpoints");
+	if (l) {
+		eb_str(c->t->a, to, "locality.region", v[0]);
+		eb_str(c->t->a, to, "locality.zone", v[1]);
+		eb_str(c->t->a, to, "locality.sub_zone", v[2]);
+	}
+	return to;
+}
+
 /* Through the service's own waypoint: one endpoint an address of it, which is told the VIP. */
 static void endpoints_waypoint(struct gw_clusters *c, const struct tr_svc *s, uint32_t port,
 			       void *m)
@@ -180,7 +210,7 @@ static void endpoints_out(struct gw_clusters *c, const struct tr_svc *s,
 	const Istio__Workload__LoadBalancing *lb = s->s->load_balancing;
 	bool all = lb &&
 		   lb->health_policy == ISTIO__WORKLOAD__LOAD_BALANCING__HEALTH_POLICY__ALLOW_ALL;
-	void *m = assignment_new(c, name), *locality = NULL;
+	void *m = assignment_new(c, name);
 
 	if (!own_tls && via_waypoint(c, s)) {
 		endpoints_waypoint(c, s, p->service_port, m);
@@ -197,9 +227,7 @@ static void endpoints_out(struct gw_clusters *c, const struct tr_svc *s,
 		if (!addr || !port ||
 		    (!all && w->status == ISTIO__WORKLOAD__WORKLOAD__STATUS__UNHEALTHY))
 			continue;
-		if (!locality)
-			locality = eb_in(c->t->a, m, "endpoints");
-		endpoint_add(c, locality, w, addr, port);
+		endpoint_add(c, locality_of(c, m, w), w, addr, port);
 	}
 	gw_out(c->t, c->g, &weft_xds_type_endpoint, name, m, source);
 }

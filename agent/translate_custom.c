@@ -30,9 +30,10 @@ static const char *cluster_of(struct tr *t, struct gw_clusters *c, const char *s
 {
 	const char *slash = strchr(service, '/'), *host = slash ? slash + 1 : service;
 
-	for (size_t i = 0; i < t->n_svcs; i++)
-		if (!strcmp(t->svcs[i].s->hostname, host))
-			return gw_cluster(c, &t->svcs[i], port);
+	struct tr_svc *s = tr_svc_by_host(t, host);
+
+	if (s)
+		return gw_cluster(c, s, port);
 	return gw_cluster_dns(c, host, port, false);
 }
 
@@ -136,40 +137,35 @@ static void deny(struct tr *t, const struct weft_object *o, void *hcm)
 void gw_custom_filters(struct tr *t, struct tr_gateway *g, struct tr_svc *s, void *hcm,
 		       struct gw_clusters *c)
 {
-	size_t n;
-	const struct weft_object *v = weft_objects_of(t->objs, WEFT_KIND_AUTHORIZATION_POLICY, &n);
+	const struct gw_policies x = gw_policies_of(t, &t->authorization, g, s);
 
-	for (size_t i = 0; i < n; i++) {
-		const Weft__Kube__AuthorizationPolicySpec *p = spec_of(&v[i]);
+	for (size_t i = 0; i < x.n; i++) {
 		const Provider *to;
-		void *rules;
 		bool before = false;
 
-		if (!gw_is_custom(t, &v[i], g, s))
+		if (!gw_is_custom(x.v[i]))
 			continue;
-		to = provider_find(t, p->provider->name);
+		to = provider_find(t, spec_of(x.v[i])->provider->name);
 		if (!to) {
-			deny(t, &v[i], hcm);
+			deny(t, x.v[i], hcm);
 			continue;
 		}
 		for (size_t k = 0; k < i; k++)
-			before = before || (gw_is_custom(t, &v[k], g, s) &&
-					    !strcmp(spec_of(&v[k])->provider->name, to->name));
+			before = before || (gw_is_custom(x.v[k]) &&
+					    !strcmp(spec_of(x.v[k])->provider->name, to->name));
 		if (before)
 			continue; /* asked for all its policies at once */
-		rules = gw_custom_rules(t, g, s, to->name);
-		ask(t, c, hcm, to, rules);
+		ask(t, c, hcm, to, gw_custom_rules(t, g, s, to->name));
 	}
 }
 
 /* A connection shows nothing that an authorizer would be asked about: it does not go on. */
 bool gw_custom_tcp(struct tr *t, struct tr_gateway *g, struct tr_svc *s)
 {
-	size_t n;
-	const struct weft_object *v = weft_objects_of(t->objs, WEFT_KIND_AUTHORIZATION_POLICY, &n);
+	const struct gw_policies x = gw_policies_of(t, &t->authorization, g, s);
 
-	for (; n; v++, n--)
-		if (gw_is_custom(t, v, g, s))
+	for (size_t i = 0; i < x.n; i++)
+		if (gw_is_custom(x.v[i]))
 			return true;
 	return false;
 }

@@ -256,6 +256,18 @@ struct tr_svc *tr_svc_find(struct tr *t, const char *ns, const char *name)
 	return NULL;
 }
 
+struct tr_svc *tr_svc_by_host(struct tr *t, const char *host)
+{
+	const char *dot = strchr(host, '.'), *end = dot ? strchr(dot + 1, '.') : NULL;
+	struct tr_svc *s;
+
+	if (!end)
+		return NULL;
+	s = tr_svc_find(t, weft_arena_strndup(t->a, dot + 1, (size_t)(end - dot - 1)),
+			weft_arena_strndup(t->a, host, (size_t)(dot - host)));
+	return s && !strcmp(s->s->hostname, host) ? s : NULL;
+}
+
 /* A waypoint on a host, without a Pod object: a workload of its own at the Gateway's addresses. */
 static void own_workload(struct tr *t, struct tr_gateway *g)
 {

@@ -23,9 +23,10 @@ static const char *uri_cluster(struct tr *t, struct gw_clusters *c, const char *
 	const char *name = weft_arena_strndup(t->a, host, n);
 	long port = host[n] == ':' ? strtol(host + n + 1, NULL, 10) : tls ? 443 : 80;
 
-	for (size_t i = 0; !tls && i < t->n_svcs; i++)
-		if (!strcmp(t->svcs[i].s->hostname, name))
-			return gw_cluster(c, &t->svcs[i], (uint32_t)port);
+	struct tr_svc *s = tls ? NULL : tr_svc_by_host(t, name);
+
+	if (s)
+		return gw_cluster(c, s, (uint32_t)port);
 	return gw_cluster_dns(c, name, (uint32_t)port, tls);
 }
 
@@ -78,16 +79,13 @@ static void provider(struct tr *t, struct gw_clusters *c, void *p, const Weft__K
 void gw_jwt_filter(struct tr *t, struct tr_gateway *g, struct tr_svc *s, void *hcm,
 		   struct gw_clusters *c)
 {
-	size_t n;
-	const struct weft_object *v =
-		weft_objects_of(t->objs, WEFT_KIND_REQUEST_AUTHENTICATION, &n);
+	const struct gw_policies x = gw_policies_of(t, &t->authentication, g, s);
 	void *f = NULL, *rule = NULL, *any = NULL;
 
-	for (; n; v++, n--) {
+	for (size_t k = 0; k < x.n; k++) {
+		const struct weft_object *v = x.v[k];
 		const Weft__Kube__RequestAuthenticationSpec *p = spec_of(v);
 
-		if (!gw_targets(t, v, p->target_ref, p->target_refs, p->n_target_refs, g, s))
-			continue;
 		for (size_t i = 0; i < p->n_jwt_rules; i++) {
 			const char *name = weft_arena_printf(t->a, "%s/%s/%zu", v->ns, v->name, i);
 

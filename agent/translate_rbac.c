@@ -17,34 +17,6 @@ enum {
 	CUSTOM = WEFT__KUBE__AUTHORIZATION_POLICY_SPEC__ACTION__CUSTOM
 };
 
-/* ---- who a policy is for */
-
-static bool is_for(struct tr *t, const struct weft_object *o,
-		   const Weft__Kube__PolicyTargetReference *r, const struct tr_gateway *g,
-		   const struct tr_svc *s)
-{
-	if (!strcmp(r->kind, "Gateway"))
-		return !strcmp(o->ns, g->ns) && !strcmp(r->name, g->name);
-	if (!strcmp(r->kind, "GatewayClass"))
-		return !strcmp(o->ns, t->mesh.root_namespace) &&
-		       !strcmp(r->name, g->spec->gateway_class_name);
-	return !strcmp(r->kind, "Service") && s && !strcmp(o->ns, s->o->ns) &&
-	       !strcmp(r->name, s->o->name);
-}
-
-bool gw_targets(struct tr *t, const struct weft_object *o,
-		const Weft__Kube__PolicyTargetReference *one,
-		Weft__Kube__PolicyTargetReference *const *v, size_t n, const struct tr_gateway *g,
-		const struct tr_svc *s)
-{
-	if (one && is_for(t, o, one, g, s))
-		return true;
-	for (size_t i = 0; i < n; i++)
-		if (is_for(t, o, v[i], g, s))
-			return true;
-	return false;
-}
-
 static const Spec *spec_of(const struct weft_object *o)
 {
 	return ((const Weft__Kube__AuthorizationPolicy *)o->msg)->spec;
@@ -442,29 +414,20 @@ static void rule(struct tr *t, void *rbac, const struct weft_object *o, size_t i
 
 /* ---- filters */
 
-struct selected {
-	const struct weft_object **v;
-	size_t n;
-};
-
-static struct selected select_policies(struct tr *t, const struct tr_gateway *g,
-				       const struct tr_svc *s, int action, bool dry)
+static struct gw_policies select_policies(struct tr *t, const struct tr_gateway *g,
+					  const struct tr_svc *s, int action, bool dry)
 {
-	size_t n;
-	const struct weft_object *v = weft_objects_of(t->objs, WEFT_KIND_AUTHORIZATION_POLICY, &n);
-	struct selected x = {0};
+	struct gw_policies x = gw_policies_of(t, &t->authorization, g, s);
+	size_t n = 0;
 
-	for (; n; v++, n--) {
-		const Spec *p = spec_of(v);
-
-		if ((int)p->action == action && dry_run(v) == dry &&
-		    gw_targets(t, v, p->target_ref, p->target_refs, p->n_target_refs, g, s))
-			TR_ADD(t, x.v, x.n, v);
-	}
+	for (size_t i = 0; i < x.n; i++)
+		if ((int)spec_of(x.v[i])->action == action && dry_run(x.v[i]) == dry)
+			x.v[n++] = x.v[i];
+	x.n = n;
 	return x;
 }
 
-static void rules_into(struct tr *t, void *rbac, const struct selected *x, const char *action,
+static void rules_into(struct tr *t, void *rbac, const struct gw_policies *x, const char *action,
 		       bool http)
 {
 	eb_str(t->a, rbac, "action", action);
@@ -478,8 +441,8 @@ static void add_filter(struct tr *t, const struct tr_gateway *g, const struct tr
 		       void *holder, bool http, int action)
 {
 	static const char *const names[] = {[ALLOW] = "ALLOW", [DENY] = "DENY", [AUDIT] = "LOG"};
-	const struct selected real = select_policies(t, g, s, action, false);
-	const struct selected tried = select_policies(t, g, s, action, true);
+	const struct gw_policies real = select_policies(t, g, s, action, false);
+	const struct gw_policies tried = select_policies(t, g, s, action, true);
 	void *f;
 
 	if (!real.n && !tried.n)
@@ -498,20 +461,16 @@ static void add_filter(struct tr *t, const struct tr_gateway *g, const struct tr
 		 http ? "envoy.filters.http.rbac" : "envoy.filters.network.rbac", f);
 }
 
-bool gw_is_custom(struct tr *t, const struct weft_object *o, const struct tr_gateway *g,
-		  const struct tr_svc *s)
+bool gw_is_custom(const struct weft_object *o)
 {
-	const Spec *p = spec_of(o);
-
-	return (int)p->action == CUSTOM && !dry_run(o) &&
-	       gw_targets(t, o, p->target_ref, p->target_refs, p->n_target_refs, g, s);
+	return (int)spec_of(o)->action == CUSTOM && !dry_run(o);
 }
 
 void *gw_custom_rules(struct tr *t, const struct tr_gateway *g, const struct tr_svc *s,
 		      const char *provider)
 {
-	const struct selected all = select_policies(t, g, s, CUSTOM, false);
-	struct selected mine = {0};
+	const struct gw_policies all = select_policies(t, g, s, CUSTOM, false);
+	struct gw_policies mine = {0};
 	void *rbac = eb_new(t->a, &envoy__config__rbac__v3__rbac__descriptor);
 
 	for (size_t i = 0; i < all.n; i++)
@@ -549,21 +508,12 @@ void gw_policy_filters_tcp(struct tr *t, struct tr_gateway *g, struct tr_svc *s,
 
 static bool any_enforced(struct tr *t, const struct tr_gateway *g, const struct tr_svc *s)
 {
-	size_t n;
-	const struct weft_object *v =
-		weft_objects_of(t->objs, WEFT_KIND_REQUEST_AUTHENTICATION, &n);
+	const struct gw_policies x = gw_policies_of(t, &t->authorization, g, s);
 
-	if (select_policies(t, g, s, ALLOW, false).n || select_policies(t, g, s, DENY, false).n ||
-	    select_policies(t, g, s, CUSTOM, false).n)
-		return true;
-	for (; n; v++, n--) {
-		const Weft__Kube__RequestAuthenticationSpec *p =
-			((const Weft__Kube__RequestAuthentication *)v->msg)->spec;
-
-		if (gw_targets(t, v, p->target_ref, p->target_refs, p->n_target_refs, g, s))
+	for (size_t i = 0; i < x.n; i++)
+		if ((int)spec_of(x.v[i])->action != AUDIT && !dry_run(x.v[i]))
 			return true;
-	}
-	return false;
+	return gw_policies_of(t, &t->authentication, g, s).n > 0;
 }
 
 void tr_policies_l7(struct tr *t)

@@ -234,19 +234,71 @@ static uint32_t container_port(const Weft__Kube__Pod *pod, const char *name)
 	return 0;
 }
 
-static void selected_pods(struct tr *t, struct tr_svc *v)
+/* Pods by each of their labels, "ns key=value". */
+struct labelled {
+	const char *label;
+	struct tr_pod *p;
+};
+struct labels {
+	struct labelled *v;
+	size_t n;
+};
+
+static int labelled_order(const void *pa, const void *pb)
+{
+	const struct labelled *a = pa, *b = pb;
+	int c = strcmp(a->label, b->label);
+
+	return c ? c : a->p < b->p ? -1 : a->p > b->p;
+}
+
+static void labels_make(struct tr *t, struct labels *x)
+{
+	for (size_t i = 0; i < t->n_pods; i++) {
+		const Weft__Kube__ObjectMeta *m = t->pods[i].o->meta;
+
+		for (size_t k = 0; t->pods[i].live && k < m->n_labels; k++)
+			TR_ADD(t, x->v, x->n,
+			       ((struct labelled){
+				       weft_arena_printf(t->a, "%s %s=%s", t->pods[i].o->ns,
+							 m->labels[k]->key, m->labels[k]->value),
+				       &t->pods[i]}));
+	}
+	if (x->n)
+		qsort(x->v, x->n, sizeof(*x->v), labelled_order);
+}
+
+static size_t labels_first(const struct labels *x, const char *label)
+{
+	size_t lo = 0, hi = x->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (strcmp(x->v[mid].label, label) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static void selected_pods(struct tr *t, struct tr_svc *v, const struct labels *x)
 {
 	const struct weft_object *o = v->o;
 	const Weft__Kube__Service *svc = (const Weft__Kube__Service *)o->msg;
-	size_t n_selector, n;
+	size_t n_selector;
 	Weft__Kube__ObjectMeta__LabelsEntry *const *selector =
 		tr_service_selector(svc, &n_selector);
-	struct tr_pod *p = tr_pods_of(t, o->ns, &n);
+	const char *label =
+		weft_arena_printf(t->a, "%s %s=%s", o->ns, selector[0]->key, selector[0]->value);
 
-	for (; n; p++, n--) {
+	for (size_t at = labels_first(x, label); at < x->n && !strcmp(x->v[at].label, label);
+	     at++) {
+		struct tr_pod *p = x->v[at].p;
 		Istio__Workload__PortList *list;
 
-		if (!p->live || !tr_selects(selector, n_selector, p->o->meta))
+		if (!tr_selects(selector, n_selector, p->o->meta))
 			continue;
 		list = member_of(t, p->w, v);
 		for (size_t i = 0; i < svc->spec->n_ports; i++) {
@@ -377,6 +429,9 @@ void tr_services(struct tr *t)
 	const struct weft_object *slices =
 		weft_objects_of(t->objs, WEFT_KIND_ENDPOINT_SLICE, &n_slices);
 
+	struct labels labels = {0};
+
+	labels_make(t, &labels);
 	t->svcs = weft_arena_alloc(t->a, n * sizeof(*t->svcs));
 	for (size_t i = 0; i < n; i++) {
 		const Weft__Kube__ServiceSpec *spec = ((const Weft__Kube__Service *)v[i].msg)->spec;
@@ -388,7 +443,7 @@ void tr_services(struct tr *t)
 		service_make(t, &v[i], s);
 		service_out(t, &v[i], s->s);
 		if (spec->n_selector)
-			selected_pods(t, s);
+			selected_pods(t, s, &labels);
 	}
 	for (size_t i = 0; i < n_slices; i++) {
 		const char *name = weft_meta_label(slices[i].meta, "kubernetes.io/service-name");

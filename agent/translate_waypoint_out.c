@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHAIN_PORT = 15001, ROUTES_MAX = 256 }; /* of the listener that binds nowhere */
+enum { CHAIN_PORT = 15001 }; /* of the listener that binds nowhere */
 static const char inner[] = "main_internal";
 
 static void listener_address(struct tr *t, void *m, const char *ip, uint32_t port)
@@ -108,7 +108,7 @@ struct serving { /* one port of a service, or of a workload */
 	const char *name, *cluster, *source;
 	void *listener;
 	bool http;
-	const struct weft_object *http_routes[ROUTES_MAX], *grpc_routes[ROUTES_MAX], *tcp_routes[1];
+	const struct weft_object **http_routes, **grpc_routes, **tcp_routes;
 	size_t n_http, n_grpc, n_tcp;
 };
 
@@ -199,14 +199,11 @@ static void service_port(struct gw_clusters *c, void *listener, struct tr_svc *s
 
 	*x = (struct serving){.c = c, .s = s, .port = p->service_port, .listener = listener};
 	x->source = tr_source(t, s->o);
-	x->n_http = gw_attached_service(t, s, x->port, WEFT_KIND_HTTP_ROUTE, x->http_routes,
-					ROUTES_MAX);
-	x->n_grpc = gw_attached_service(t, s, x->port, WEFT_KIND_GRPC_ROUTE, x->grpc_routes,
-					ROUTES_MAX);
-	x->n_tcp = gw_attached_service(t, s, x->port, WEFT_KIND_TCP_ROUTE, x->tcp_routes, 1);
+	x->n_http = gw_attached_service(t, s, x->port, WEFT_KIND_HTTP_ROUTE, &x->http_routes);
+	x->n_grpc = gw_attached_service(t, s, x->port, WEFT_KIND_GRPC_ROUTE, &x->grpc_routes);
+	x->n_tcp = gw_attached_service(t, s, x->port, WEFT_KIND_TCP_ROUTE, &x->tcp_routes);
 	if (!x->n_tcp)
-		x->n_tcp =
-			gw_attached_service(t, s, x->port, WEFT_KIND_TLS_ROUTE, x->tcp_routes, 1);
+		x->n_tcp = gw_attached_service(t, s, x->port, WEFT_KIND_TLS_ROUTE, &x->tcp_routes);
 	x->http = gw_is_http(p) || x->n_http || x->n_grpc;
 	x->cluster = gw_cluster(c, s, x->port);
 	x->name = x->cluster;
@@ -226,23 +223,23 @@ static void pod_ports(struct tr *t, const struct tr_pod *p, uint32_t **ports, si
 {
 	size_t n_http = 0;
 
-	for (size_t i = 0; i < t->n_svcs; i++)
-		for (size_t k = 0; k < t->svcs[i].n_members; k++) {
-			const struct tr_member *m = &t->svcs[i].members[k];
+	for (size_t i = 0; i < p->w->n_services; i++) {
+		const char *slash = strchr(p->w->services[i]->key, '/');
+		const struct tr_svc *s = slash ? tr_svc_by_host(t, slash + 1) : NULL;
+		const struct tr_member m = {p->w, p->w->services[i]->value};
 
-			for (size_t j = 0; m->w == p->w && j < t->svcs[i].s->n_ports; j++) {
-				const Istio__Workload__Port *sp = t->svcs[i].s->ports[j];
-				uint32_t to = gw_member_port(m, sp);
-				size_t have = 0;
+		for (size_t j = 0; s && j < s->s->n_ports; j++) {
+			uint32_t to = gw_member_port(&m, s->s->ports[j]);
+			size_t have = 0;
 
-				while (have < *n && (*ports)[have] != to)
-					have++;
-				if (!to || have < *n)
-					continue;
-				TR_ADD(t, *ports, *n, to);
-				TR_ADD(t, *http, n_http, gw_is_http(sp));
-			}
+			while (have < *n && (*ports)[have] != to)
+				have++;
+			if (!to || have < *n)
+				continue;
+			TR_ADD(t, *ports, *n, to);
+			TR_ADD(t, *http, n_http, gw_is_http(s->s->ports[j]));
 		}
+	}
 	for (size_t i = 0; i < p->pod->spec->n_containers; i++)
 		for (size_t k = 0; k < p->pod->spec->containers[i]->n_ports; k++) {
 			uint32_t to =
