@@ -201,10 +201,11 @@ void *weft_arena_memdup(struct weft_arena *a, const void *p, size_t n)
 
 char *weft_arena_strndup(struct weft_arena *a, const char *s, size_t n)
 {
-	size_t len = strnlen(s, n);
+	size_t len =
+		n ? strnlen(s, n) : 0; /* nothing may be NULL: an empty name of a certificate */
 	char *q = weft_arena_alloc(a, len + 1);
 
-	if (q)
+	if (q && len)
 		memcpy(q, s, len);
 	return q;
 }

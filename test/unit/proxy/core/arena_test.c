@@ -93,6 +93,7 @@ static void test_strings(void **state)
 	assert_string_equal(weft_arena_strdup(a, "hello"), "hello");
 	assert_string_equal(weft_arena_strndup(a, "hello", 2), "he");
 	assert_string_equal(weft_arena_strndup(a, "he", 10), "he");
+	assert_string_equal(weft_arena_strndup(a, NULL, 0), "");
 	assert_string_equal(weft_arena_printf(a, "%s-%d", "n", 7), "n-7");
 	assert_string_equal(weft_arena_printf(a, "%0500d", 0) + 498, "00");
 	assert_memory_equal(weft_arena_memdup(a, "a\0b", 3), "a\0b", 3);
