@@ -91,3 +91,9 @@ void waypoint_signals_end(struct ending *e)
 	event_free(e->look);
 	free(e);
 }
+
+void waypoint_quit(struct waypoint *w)
+{
+	w->state = WAYPOINT_DRAINING;
+	weft_worker_stop(w->main);
+}

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -134,6 +135,16 @@ static void chain_begin(struct wconn *x)
 }
 
 /* ---- the handshake, before filters see anything */
+static void count_named(struct weft_scope *scope, const char *kind, const char *what)
+{
+	char name[96];
+
+	if (!what || !*what)
+		return;
+	snprintf(name, sizeof(name), "ssl.%s.%s", kind, what);
+	weft_scope_add_named(scope, name, 1);
+}
+
 static void count_handshake(const struct wconn *x, const struct weft_io *io)
 {
 	const struct weft_tls_info *tls = weft_io_info(io)->tls;
@@ -142,6 +153,8 @@ static void count_handshake(const struct wconn *x, const struct weft_io *io)
 	if (!tls)
 		return;
 	weft_scope_add(scope, WEFT_LISTENER_ssl_handshake, 1);
+	count_named(scope, "versions", tls->version);
+	count_named(scope, "ciphers", tls->cipher);
 	if (tls->resumed)
 		weft_scope_add(scope, WEFT_LISTENER_ssl_session_reused, 1);
 	if (!tls->peer_presented)

@@ -61,12 +61,6 @@ static int report(const struct waypoint *w, struct weft_errs *errs)
 }
 
 /* ---- serving */
-void waypoint_quit(struct waypoint *w)
-{
-	w->state = WAYPOINT_DRAINING;
-	weft_worker_stop(w->main);
-}
-
 static void worker_end(struct weft_worker *w)
 {
 	wlisteners_free(wlisteners_of(w));
