@@ -192,6 +192,9 @@ void tr_targets(struct tr *t);
 struct gw_policies gw_policies_of(struct tr *t, const struct tr_targets *x,
 				  const struct tr_gateway *g, const struct tr_svc *s);
 
+/* ---- translate_regex.c: why the route cannot be used; NULL: it can */
+const char *gw_route_bad(struct tr *t, const struct weft_object *o);
+
 /* ---- translate_hosts.c */
 /* What both take: the narrower of the two; NULL: nothing. */
 const char *gw_host_meet(const char *a, const char *b);

@@ -287,21 +287,24 @@ static void attach_service(struct tr *t, const struct weft_object *o,
 
 /* False: not ours. */
 static bool attach(struct tr *t, const struct weft_object *o, const struct common *c,
-		   const Weft__Kube__ParentRef *p, struct verdict *v)
+		   const Weft__Kube__ParentRef *p, const char *bad, struct verdict *v)
 {
 	const char *ns = p->namespace_ && *p->namespace_ ? p->namespace_ : o->ns;
 	const struct weft_object *obj;
 	struct tr_gateway *g;
 
-	*v = (struct verdict){0};
+	*v = (struct verdict){bad ? "UnsupportedValue" : NULL, bad};
 	if (p->kind && !strcmp(p->kind, "Service")) {
-		attach_service(t, o, p, ns, v);
+		if (!bad)
+			attach_service(t, o, p, ns, v);
 		return true;
 	}
 	g = tr_gateway_find(t, ns, p->name);
 	obj = weft_objects_find(t->objs, WEFT_KIND_GATEWAY, ns, p->name);
 	if (!g && obj)
 		return false;
+	if (bad)
+		return true;
 	if (!g)
 		*v = (struct verdict){"NoMatchingParent", "there is no such Gateway"};
 	else if (g->class == GW_WAYPOINT)
@@ -335,13 +338,18 @@ static json_t *parent_json(const struct weft_object *o, const Weft__Kube__Parent
 	return j;
 }
 
+static const struct weft_path path_spec = {NULL, "spec", -1};
+
 static void route(struct tr *t, const struct weft_object *o)
 {
 	json_t *parents = json_array();
+	const char *bad = gw_route_bad(t, o);
 	struct unresolved u;
 	struct common c;
 	char text[300];
 
+	if (bad)
+		tr_bad(t, o, NULL, NULL, -1, &path_spec, "%s; the route is not used", bad);
 	common_of(o, &c);
 	unresolved_of(t, o, &u);
 	if (u.reason)
@@ -352,7 +360,7 @@ static void route(struct tr *t, const struct weft_object *o)
 		json_t *list;
 		struct verdict v;
 
-		if (!attach(t, o, &c, c.parents[i], &v))
+		if (!attach(t, o, &c, c.parents[i], bad, &v))
 			continue;
 		list = json_array();
 		condition(list, "Accepted", !v.reason, v.reason ? v.reason : "Accepted", v.message);

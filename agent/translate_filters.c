@@ -182,18 +182,23 @@ void gw_cors(struct gw_routes *x, void *route, const Weft__Kube__CorsFilter *f)
 
 	for (size_t i = 0; i < f->n_allow_origins; i++) {
 		void *m = eb_in(t->a, p, "allow_origin_string_match");
-		const char *star = strchr(f->allow_origins[i], '*');
+		const char *from = f->allow_origins[i], *star = strchr(from, '*');
+		char *re = weft_arena_strdup(t->a, "");
 
-		if (!star)
-			eb_str(t->a, m, "exact", f->allow_origins[i]);
-		else if (star == f->allow_origins[i] && !star[1])
+		if (!star) {
+			eb_str(t->a, m, "exact", from);
+			continue;
+		}
+		if (!strcmp(from, "*")) {
 			eb_str(t->a, m, "safe_regex.regex", ".*");
-		else
-			eb_strf(t->a, m, "safe_regex.regex", "%s.+%s",
+			continue;
+		}
+		for (; star; from = star + 1, star = strchr(from, '*'))
+			re = weft_arena_printf(
+				t->a, "%s%s.+", re,
 				eb_quote(t->a,
-					 weft_arena_strndup(t->a, f->allow_origins[i],
-							    (size_t)(star - f->allow_origins[i]))),
-				eb_quote(t->a, star + 1));
+					 weft_arena_strndup(t->a, from, (size_t)(star - from))));
+		eb_strf(t->a, m, "safe_regex.regex", "%s%s", re, eb_quote(t->a, from));
 	}
 	if (f->n_allow_methods)
 		eb_str(t->a, p, "allow_methods", join(t, f->allow_methods, f->n_allow_methods));

@@ -168,7 +168,7 @@ def filters():
         rule("a", match=prefix("/half"), filters=[{"type": "RequestMirror", "requestMirror": {
             "backendRef": to("c"), "fraction": {"numerator": 1, "denominator": 2}}}]),
         rule("a", match=prefix("/cors"), filters=[{"type": "CORS", "cors": {
-            "allowOrigins": ["https://*.ok.test", "https://one.test:8443"], "allowMethods": ["GET", "PUT"], "allowHeaders": ["x-a"],
+            "allowOrigins": ["https://*.ok.test", "https://one.test:8443", "http*://*.two.test"], "allowMethods": ["GET", "PUT"], "allowHeaders": ["x-a"],
             "exposeHeaders": ["x-b"], "maxAge": 60, "allowCredentials": True}}]),
         rule(to("a", filters=[set_headers(set={"x-backend": "a"})]),
              to("b", filters=[set_headers(set={"x-backend": "b"}), set_headers("ResponseHeaderModifier", add={"x-did": "b"})]),
@@ -207,6 +207,8 @@ def cors():
              [200, "https://x.ok.test", "GET,PUT", "60", "true", "x-a"], "CORS: a preflight is answered")
     tap.same(http("/cors", "f.test", headers=[("origin", "https://one.test:8443")]).get("access-control-expose-headers"), "x-b",
              "... a request gets its headers")
+    tap.same(http("/cors", "f.test", headers=[("origin", "https://a.two.test")]).get("access-control-allow-origin"), "https://a.two.test",
+             "... two wildcards in an origin")
     tap.same(http("/cors", "f.test", headers=[("origin", "https://bad.test")]).get("access-control-allow-origin"), None,
              "... another origin does not")
 
@@ -272,8 +274,9 @@ def conditions():
              ("nosection", {"parents": [parent(sectionName="zzz")]}, "NoMatchingParent"),
              ("noport", {"parents": [parent(port=1)]}, "NoMatchingParent"),
              ("badhost", {"parents": [parent(sectionName="a")], "hostnames": ["b.test"]}, "NoMatchingListenerHostname"),
+             ("badregex", {"rules": [rule("a", match={"path": {"type": "RegularExpression", "value": "/a("}})]}, "UnsupportedValue"),
              ("badkind", {"parents": [parent(sectionName="redis")]}, "NotAllowedByListeners")]
-    put("r-wrong", *[route("HTTPRoute", "infra", n, [rule("a")], **more) for n, more, _ in wrong],
+    put("r-wrong", *[route("HTTPRoute", "infra", n, **{"rules": [rule("a")], **more}) for n, more, _ in wrong],
         route("HTTPRoute", "shop", "othernamespace", [rule("a")], parents=[parent(sectionName="a")]),
         route("GRPCRoute", "infra", "nogrpc", [rule("a")], parents=[parent(sectionName="w")], hostnames=["g.w.test"]),
         route("HTTPRoute", "infra", "h-first", [rule("a")], ["both.example"], parents=[parent(sectionName="http")]),
