@@ -7,20 +7,27 @@ enum { FIRST_SLOTS = 32, VERSION_LEN = 8 /* "HTTP/1.1" */ };
 
 #define REP(b) (0x0101010101010101ULL * (uint8_t)(b))
 
-/* Eight bytes at a time; a word with a control is looked at singly. */
+/* Eight bytes at a time. The lowest byte that is marked is a control or DEL; those above it may be
+ * marked by its borrow alone. */
 const char *weft_h1_value_end(const char *s, const char *end)
 {
-	for (; end - s >= 8; s += 8) {
+	while (end - s >= 8) {
 		uint64_t x, del, odd;
 
 		memcpy(&x, s, 8);
 		del = x ^ REP(0x7f);
 		odd = ((x - REP(0x20)) & ~x) | ((del - REP(1)) & ~del);
-		if (!(odd & REP(0x80)))
+		odd &= REP(0x80);
+		if (!odd) {
+			s += 8;
 			continue;
-		for (int i = 0; i < 8; i++)
-			if (!weft_h1_is_value(s[i]))
-				return s + i;
+		}
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+		s += __builtin_ctzll(odd) / 8;
+#endif
+		if (!weft_h1_is_value(*s))
+			return s;
+		s++;
 	}
 	while (s < end && weft_h1_is_value(*s))
 		s++;

@@ -115,8 +115,8 @@ static nghttp2_session *session_new(struct weft_h2 *h)
 	/* Its own limit (33 a second) would cut tunnels whose clients abort a lot; ours looks at
 	 * unanswered ones. */
 	nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);
-	if (h->conf.server ? nghttp2_session_server_new2(&ng, cb, h, o)
-			   : nghttp2_session_client_new2(&ng, cb, h, o))
+	if (h->conf.server ? nghttp2_session_server_new3(&ng, cb, h, o, weft_h2_mem())
+			   : nghttp2_session_client_new3(&ng, cb, h, o, weft_h2_mem()))
 		abort();
 	nghttp2_option_del(o);
 	nghttp2_session_callbacks_del(cb);

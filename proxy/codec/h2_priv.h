@@ -5,6 +5,9 @@
 #include <sys/queue.h>
 #include <time.h>
 
+/* The allocator of sessions: a session and all its blocks stay on one thread. */
+nghttp2_mem *weft_h2_mem(void);
+
 struct weft_h2_count { /* events in the current flood window */
 	uint32_t n;
 	time_t since;

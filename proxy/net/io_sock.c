@@ -13,11 +13,10 @@
 #include <unistd.h>
 
 enum {
-	CHAIN = 48,	      /* libevent's head of a chain, so that chunks are powers of two */
-	FIRST = 1024 - CHAIN, /* read into `in` itself when messages are small */
-	SPILL = (16 << 10) - FIRST, /* what is longer is copied from here */
-	BIG = 16 << 10,		    /* a full small read: from now on straight into chunks */
-	GROW_MAX = 2,		    /* BIG << GROW_MAX = 64 KiB */
+	CHAIN = 48,	  /* libevent's head of a chain, so that chunks are powers of two */
+	SPILL = 16 << 10, /* small messages are read here and copied to where they fit */
+	BIG = 16 << 10,	  /* a full small read: from now on straight into chunks */
+	GROW_MAX = 2,	  /* BIG << GROW_MAX = 64 KiB */
 	WRITE_VECS = 64,
 	WRITE_TURN = 1 << 20, /* written in a turn before others have theirs */
 	CONNECT_MS = 5000,
@@ -107,28 +106,17 @@ static void fail(struct weft_io *io, enum weft_io_end why, int err)
 
 /* ---- reading */
 
-/* Small messages: the first bytes into `in`, the rest by way of the thread's spill. */
+/* Small messages, by way of the thread's spill: a chunk of their size is cheaper than the room that
+ * would have to be kept ready. */
 static ssize_t read_small(struct weft_io *io, struct weft_sock *s)
 {
-	struct evbuffer *in = weft_io_in(io);
-	struct evbuffer_iovec own;
-	struct iovec v[2];
-	ssize_t n;
-	size_t first;
+	ssize_t n = recv(s->fd, spill, sizeof(spill), 0);
 
-	if (evbuffer_reserve_space(in, FIRST, &own, 1) != 1)
-		return -ENOMEM;
-	v[0] = (struct iovec){own.iov_base, own.iov_len};
-	v[1] = (struct iovec){spill, sizeof(spill)};
-	n = readv(s->fd, v, 2);
 	if (n <= 0)
 		return n < 0 ? -errno : 0;
-	first = (size_t)n < own.iov_len ? (size_t)n : own.iov_len;
-	own.iov_len = first;
-	evbuffer_commit_space(in, &own, 1);
-	if ((size_t)n > first)
-		evbuffer_add(in, spill, (size_t)n - first);
-	if ((size_t)n >= v[0].iov_len + sizeof(spill))
+	if (evbuffer_add(weft_io_in(io), spill, (size_t)n))
+		return -ENOMEM;
+	if ((size_t)n == sizeof(spill))
 		s->grow = 1;
 	return n;
 }

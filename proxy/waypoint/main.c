@@ -19,7 +19,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { NOFILE_WANTED = 1 << 20, CONCURRENCY_MAX = 256 };
+enum {
+	NOFILE_WANTED = 1 << 20,
+	CONCURRENCY_MAX = 256,
+	TRIM_BYTES = 4 << 20, /* free memory that a thread keeps */
+};
 
 static unsigned cpus(void)
 {
@@ -125,6 +129,8 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 	}
 	weft_marks_drop((struct weft_marks *)w->boot.marks);
 	malloc_trim(0); /* what reading the configuration took */
+	/* bodies come and go: without this each that ends gives its pages back, to fault them in anew */
+	mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
 	if (waypoint_seal(w, &err)) {
 		weft_log_err(WEFT_LOG_ERROR, &err, "seal");
 		return 1;

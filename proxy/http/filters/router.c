@@ -2,6 +2,7 @@
  * tries again, and gives the answer back. */
 #include "proxy/http/filters/router_priv.h"
 
+#include "proxy/core/decimal.h"
 #include "proxy/core/worker.h"
 #include "xds/proto/envoy/extensions/filters/http/router/v3/router.pb-c.h"
 #include <errno.h>
@@ -154,8 +155,8 @@ static void times_init(struct router *r)
 void router_expect(struct router *r)
 {
 	uint64_t gone = 0, ms = r->timeout_ms;
-	char text[24];
-	int n;
+	char text[WEFT_DECIMAL];
+	size_t n;
 
 	if (!r->begun_ns)
 		r->begun_ns = r->try_start_ns;
@@ -167,8 +168,8 @@ void router_expect(struct router *r)
 		ms = ms > gone ? ms - gone : 1;
 	if (r->per_try_ms && (!ms || r->per_try_ms < ms))
 		ms = r->per_try_ms;
-	n = snprintf(text, sizeof(text), "%llu", (unsigned long long)ms);
-	weft_headers_set_id(r->req, WEFT_H_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, text, (size_t)n);
+	n = weft_decimal(text, ms);
+	weft_headers_set_id(r->req, WEFT_H_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, text, n);
 }
 
 /* A header that strict_check_headers names and that has a bad value; NULL: none. */

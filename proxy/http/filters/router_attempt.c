@@ -1,6 +1,7 @@
 /* One attempt of a request: host, place on a session, exchange, answer. */
 #include "proxy/http/filters/router_priv.h"
 
+#include "proxy/core/decimal.h"
 #include "proxy/core/worker.h"
 #include "proxy/upstream/health.h"
 #include "proxy/upstream/transport.h"
@@ -141,17 +142,16 @@ static void own_headers(struct router *r, struct weft_headers *h, uint64_t now)
 {
 	struct weft_info *info = weft_stream_info(r->s);
 	struct weft_format_in in = {.info = info, .req = r->req, .resp = h};
-	char text[24];
-	int n;
+	char text[WEFT_DECIMAL];
+	size_t n;
 
 	if (!r->conf->suppress) {
-		n = snprintf(text, sizeof(text), "%llu",
-			     (unsigned long long)((now - r->try_start_ns) / 1000000));
-		weft_headers_set_id(h, WEFT_H_X_ENVOY_UPSTREAM_SERVICE_TIME, text, (size_t)n);
+		n = weft_decimal(text, (now - r->try_start_ns) / 1000000);
+		weft_headers_set_id(h, WEFT_H_X_ENVOY_UPSTREAM_SERVICE_TIME, text, n);
 	}
 	if (r->route->include_attempt_count_in_response) {
-		n = snprintf(text, sizeof(text), "%u", r->tries);
-		weft_headers_set_id(h, WEFT_H_X_ENVOY_ATTEMPT_COUNT, text, (size_t)n);
+		n = weft_decimal(text, r->tries);
+		weft_headers_set_id(h, WEFT_H_X_ENVOY_ATTEMPT_COUNT, text, n);
 	}
 	if (r->set_cookie)
 		weft_headers_add_id(h, WEFT_H_SET_COOKIE, r->set_cookie, strlen(r->set_cookie));
@@ -468,15 +468,16 @@ static void open_exchange(struct router *r)
 	struct weft_stream *s = r->s;
 	struct weft_info *info = weft_stream_info(s);
 	bool body = r->body_expected || weft_stream_upgrade(s);
-	char text[16];
-	int n, err;
+	char text[WEFT_DECIMAL];
+	size_t n;
+	int err;
 
 	note_upstream(r);
 	if (r->lease->fresh && weft_pool_per_downstream(r->wc->cluster))
 		bind_downstream(r);
 	if (r->route->include_attempt_count && !r->conf->suppress) {
-		n = snprintf(text, sizeof(text), "%u", r->tries);
-		weft_headers_set_id(r->req, WEFT_H_X_ENVOY_ATTEMPT_COUNT, text, (size_t)n);
+		n = weft_decimal(text, r->tries);
+		weft_headers_set_id(r->req, WEFT_H_X_ENVOY_ATTEMPT_COUNT, text, n);
 	}
 	weft_route_host_auto(r->route, r->req, r->lease->host->hostname);
 	r->sent_end = !body;
