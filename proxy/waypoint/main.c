@@ -129,7 +129,7 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 	}
 	weft_marks_drop((struct weft_marks *)w->boot.marks);
 	malloc_trim(0); /* what reading the configuration took */
-	/* bodies come and go: without this each that ends gives its pages back, to fault them in anew */
+	/* else each body that ends gives its pages back, and the next faults them in anew */
 	mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
 	if (waypoint_seal(w, &err)) {
 		weft_log_err(WEFT_LOG_ERROR, &err, "seal");
