@@ -29,6 +29,7 @@ struct explain {
 	enum weft_reason reason;
 	char why[EXPLAIN_SENTENCE];
 	struct json_t *waypoint; /* the way through it; NULL: none */
+	bool edge;		 /* it is a gateway of the edge, which was dialled itself */
 };
 /* Fills why. */
 void explain_say(struct explain *t);

@@ -154,6 +154,15 @@ void explain_say(struct explain *t)
 	snprintf(who, sizeof(who), "%.250s", mesh ? t->src->identity : "a client without identity");
 	if (t->route.via_waypoint)
 		say_waypoint(t);
+	else if (t->edge)
+		snprintf(t->why, sizeof(t->why), "%s",
+			 t->allow ? "It comes to the gateway, whose filters, route and endpoints "
+				    "are told above."
+			 : t->reason == WEFT_REASON_POLICY_DENY
+				 ? "A policy of the gateway denies it, or none of its ALLOW "
+				   "policies lets it in; the filters above say which."
+				 : "No listener of the gateway takes this server name; see "
+				   "weftctl status gateways.");
 	else if (t->checked && t->allow)
 		say_policy_allow(t, who);
 	else if (t->checked)

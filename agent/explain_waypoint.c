@@ -86,11 +86,96 @@ static bool in_range(const Envoy__Config__Core__V3__CidrRange *r, const struct w
 	       !weft_cidr_make(&at, weft_cfg_u32(r->prefix_len, 0), &c) && weft_cidr_has(&c, ip);
 }
 
+/* ---- a gateway of the edge: listeners by address and port, chains by server name */
+
+static const Envoy__Config__Listener__V3__Listener *edge_listener(const struct way *w)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "gateway|%u", w->t->dst.port);
+	return find(w, &weft_xds_type_listener, name);
+}
+
+static bool address_is(const Envoy__Config__Core__V3__Address *a, const struct weft_ip *ip,
+		       bool *ret_any)
+{
+	struct weft_ip at;
+
+	if (weft_ip_parse(a->socket_address->address, &at))
+		return false;
+	*ret_any = *ret_any || !strcmp(a->socket_address->address, "::");
+	return !weft_ip_cmp(&at, ip);
+}
+
+/* One that listens at every address is meant only where nothing else has this one. */
+static bool edge_listens(const struct way *w)
+{
+	const Envoy__Config__Listener__V3__Listener *l = edge_listener(w);
+	bool any = false;
+
+	if (!l)
+		return false;
+	if (address_is(l->address, &w->t->dst.ip, &any))
+		return true;
+	for (size_t i = 0; i < l->n_additional_addresses; i++)
+		if (address_is(l->additional_addresses[i]->address, &w->t->dst.ip, &any))
+			return true;
+	return any && !w->t->svc && !w->t->dst_w;
+}
+
+/* How well a pattern ("a.b", "*.b", "*") takes the host; 0: not. */
+static size_t host_fits(const char *pattern, const char *host, size_t n)
+{
+	size_t len = strlen(pattern);
+
+	if (!strcmp(pattern, "*"))
+		return 1;
+	if (*pattern == '*')
+		return n > len - 1 && !strncasecmp(host + n - (len - 1), pattern + 1, len - 1) ? len
+											       : 0;
+	return n == len && !strncasecmp(pattern, host, n) ? 1000 + len : 0;
+}
+
+static const char *host_of(const struct way *w, size_t *ret_n)
+{
+	const char *host = weft_headers_value(&w->h, WEFT_H_AUTHORITY);
+	const char *colon = strrchr(host, ':');
+
+	*ret_n = colon && !strchr(colon, ']') ? (size_t)(colon - host) : strlen(host);
+	return host;
+}
+
+static const Envoy__Config__Listener__V3__FilterChain *edge_chain(const struct way *w)
+{
+	const Envoy__Config__Listener__V3__Listener *l = edge_listener(w);
+	const Envoy__Config__Listener__V3__FilterChain *best = NULL;
+	size_t n, fits = 0;
+	const char *host = host_of(w, &n);
+
+	for (size_t i = 0; l && i < l->n_filter_chains; i++) {
+		const Envoy__Config__Listener__V3__FilterChainMatch *m =
+			l->filter_chains[i]->filter_chain_match;
+
+		for (size_t k = 0; k < (m && m->n_server_names ? m->n_server_names : 1); k++) {
+			size_t how = host_fits(m && m->n_server_names ? m->server_names[k] : "*",
+					       host, n);
+
+			if (how > fits) {
+				fits = how;
+				best = l->filter_chains[i];
+			}
+		}
+	}
+	return best;
+}
+
 static const Envoy__Config__Listener__V3__FilterChain *chain_of(const struct way *w)
 {
 	const Envoy__Config__Listener__V3__Listener *l =
 		find(w, &weft_xds_type_listener, "main_internal");
 
+	if (!w->g->waypoint)
+		return edge_chain(w);
 	for (size_t i = 0; l && i < l->n_filter_chains; i++) {
 		const Envoy__Config__Listener__V3__FilterChainMatch *m =
 			l->filter_chains[i]->filter_chain_match;
@@ -282,9 +367,18 @@ static void routes(struct way *w, const char *table)
 {
 	const Envoy__Config__Route__V3__RouteConfiguration *m =
 		find(w, &weft_xds_type_route, table);
-	const Envoy__Config__Route__V3__VirtualHost *vh =
-		m && m->n_virtual_hosts ? m->virtual_hosts[0] : NULL;
+	const Envoy__Config__Route__V3__VirtualHost *vh = NULL;
+	size_t n, fits = 0;
+	const char *host = host_of(w, &n);
 
+	for (size_t i = 0; m && i < m->n_virtual_hosts; i++) {
+		size_t how = host_fits(m->virtual_hosts[i]->domains[0], host, n);
+
+		if (how > fits) {
+			fits = how;
+			vh = m->virtual_hosts[i];
+		}
+	}
 	for (size_t i = 0; vh && i < vh->n_routes; i++)
 		if (route_takes(w, vh->routes[i]->match)) {
 			route_told(w, vh->routes[i]);
@@ -374,17 +468,35 @@ static const struct weft_store_gateway *gateway_of(const struct explain *t)
 	return NULL;
 }
 
+/* The gateway whose address it is. */
+static const struct weft_store_gateway *edge_of(struct way *w)
+{
+	const struct weft_store_gateway *g;
+	size_t n = weft_store_gateways(w->t->s, &g);
+
+	for (size_t i = 0; i < n; i++) {
+		w->g = &g[i];
+		if (!g[i].waypoint && edge_listens(w))
+			return &g[i];
+	}
+	return NULL;
+}
+
 struct json_t *explain_waypoint(struct explain *t, const struct weft_explain_http *http)
 {
-	struct way w = {.t = t, .g = gateway_of(t)};
+	struct way w = {.t = t};
 	const Envoy__Config__Listener__V3__FilterChain *chain;
 	size_t n;
 
-	if (!t->route.via_waypoint || !t->allow || !w.g)
+	if (!t->allow)
 		return NULL;
+	w.g = t->route.via_waypoint ? gateway_of(t) : edge_of(&w);
+	if (!w.g)
+		return NULL;
+	t->edge = !w.g->waypoint;
 	w.c = (struct weft_cfg){.arena = weft_arena_new(0), .errs = &w.errs};
-	w.out = json_pack("{s:s,s:s,s:s}", "gateway", w.g->scope, "identity", w.g->identity,
-			  "object", w.g->source);
+	w.out = json_pack("{s:s,s:s,s:s,s:b}", "gateway", w.g->scope, "identity", w.g->identity,
+			  "object", w.g->source, "waypoint", w.g->waypoint);
 	w.filters = json_array();
 	w.uris[0] = t->src ? t->src->identity : NULL;
 	w.tls.peer_uri = w.uris;
@@ -394,7 +506,7 @@ struct json_t *explain_waypoint(struct explain *t, const struct weft_explain_htt
 				     .direct_remote = {.ip = t->src_ip},
 				     .sni = "",
 				     .alpn = "",
-				     .tls = &w.tls};
+				     .tls = w.g->waypoint ? &w.tls : NULL};
 	request(&w, http);
 	chain = chain_of(&w);
 	json_object_set_new(w.out, "chain", chain ? json_string(chain->name) : json_null());
@@ -425,8 +537,9 @@ void explain_waypoint_text(FILE *f, const json_t *w)
 	bool http = !strcmp(str(w, "protocol"), "http");
 	size_t i, k;
 
-	fprintf(f, "waypoint     Gateway %s (%s), %s\n", str(w, "gateway"), str(w, "object"),
-		str(w, "identity"));
+	fprintf(f, "%s     Gateway %s (%s), %s\n",
+		json_is_true(json_object_get(w, "waypoint")) ? "waypoint" : "gateway ",
+		str(w, "gateway"), str(w, "object"), str(w, "identity"));
 	if (!*str(w, "chain")) {
 		fprintf(f, "             has no filter chain for this address and port: refused\n");
 		return;

@@ -259,14 +259,32 @@ static void attach_gateway(struct tr *t, const struct weft_object *o, const stru
 					   "no hostname is one of the listener's"};
 }
 
+/* The port that sectionName (a port's name) and port say; 0: all of them; -1: there is none. */
+static int service_port(const struct tr_svc *s, const Weft__Kube__ParentRef *p)
+{
+	if (p->has_port && !gw_port(s, (uint32_t)p->port))
+		return -1;
+	if (!p->section_name || !*p->section_name)
+		return p->has_port ? p->port : 0;
+	for (size_t i = 0; i < s->spec->n_ports; i++) {
+		const Weft__Kube__ServicePort *sp = s->spec->ports[i];
+
+		if (sp->name && !strcmp(sp->name, p->section_name) &&
+		    gw_port(s, (uint32_t)sp->port) && (!p->has_port || p->port == sp->port))
+			return sp->port;
+	}
+	return -1;
+}
+
 /* Routes of a service are those of its own namespace: the service's owner says where it goes. */
 static void attach_service(struct tr *t, const struct weft_object *o,
 			   const Weft__Kube__ParentRef *p, const char *ns, struct verdict *v)
 {
 	struct tr_svc *s = tr_svc_find(t, ns, p->name);
 	struct gw_attach a = {.o = o, .ref = p, .s = s};
+	int port = s ? service_port(s, p) : -1;
 
-	if (!s || (p->has_port && !gw_port(s, (uint32_t)p->port))) {
+	if (port < 0) {
 		*v = (struct verdict){"NoMatchingParent", s ? "the Service has no such port"
 							    : "there is no such Service"};
 		return;
@@ -280,7 +298,7 @@ static void attach_service(struct tr *t, const struct weft_object *o,
 		*v = (struct verdict){"NoMatchingParent", "the Service is behind no waypoint"};
 		return;
 	}
-	a.port = p->has_port ? (uint32_t)p->port : 0;
+	a.port = (uint32_t)port;
 	a.seq = t->n_attached;
 	TR_ADD(t, t->attached, t->n_attached, a);
 }

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from gateway_kit import HERE, drop, obj, parent, prefix, put, reason, reasons, route, rule, service, soon, start, status, to  # noqa: E402
+from gateway_kit import HERE, ctl, drop, obj, parent, prefix, put, reason, reasons, route, rule, service, soon, start, status, to  # noqa: E402
 from h2_kit import ask2  # noqa: E402
 from upstream_kit import Upstream, server_tls  # noqa: E402
 from waypoint_kit import Ca, SLOW, Tap, WORK, ask, curl, dial, free_ports, wait_for  # noqa: E402
@@ -394,6 +394,13 @@ def backend_tls():
     tap.ok(*told(lambda: by("/s", "s.test"), 503, "... a CA that is not there: nothing is sent"))
 
 
+def explained():
+    out = ctl("explain", HERE, HERE + ":80", "--path", "/p/x", "--header", "host: m.test")
+    tap.ok("infra/match.2" in out and "outbound|80||c.infra" in out, "weftctl explain through the gateway: route and cluster", out)
+    out = ctl("explain", HERE, HERE + ":80", "--path", "/", "--header", "host: nobody.example")
+    tap.ok("404" in out, "... a request that no route takes", out)
+
+
 EDGE = []
 UP = {n: Upstream(n, host=HERE) for n in "abc"}
 
@@ -409,7 +416,7 @@ def main():
     EDGE.append(edge)
     try:
         tap.ok(*told(lambda: by("/", "any.test"), "a", "the gateway has its listeners and a route from the agent"))
-        for part in [listeners, matches, filters, redirects, timing, backends, conditions, grpc, streams, backend_tls]:
+        for part in [listeners, matches, filters, redirects, timing, backends, conditions, grpc, streams, backend_tls, explained]:
             if len(sys.argv) < 2 or part.__name__ in sys.argv[1:]:
                 part()
     finally:

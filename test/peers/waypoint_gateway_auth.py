@@ -10,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from gateway_kit import HERE, MESH, drop, obj, policy, put, route, rule, service, soon, start, target_ref  # noqa: E402
+from gateway_kit import HERE, MESH, drop, obj, policy, put, reasons, route, rule, service, soon, start, target_ref, to  # noqa: E402
 from upstream_kit import Upstream  # noqa: E402
 from waypoint_kit import SLOW, Tap, WORK, ask, openssl  # noqa: E402
 
@@ -184,6 +184,13 @@ def waypoint():
         tap.same(sees("guest", "-H", "x-forwarded-client-cert: URI=spiffe://cluster.local/ns/shop/sa/client"), who + "guest",
                  "... whatever the client says itself")
         tap.ok(inside("guest", "http://%s:8080/" % os.environ["WEB_IP"]).endswith(" 200"), "without a policy the pod itself is reached")
+        svc = {"group": "", "kind": "Service", "name": "web"}
+        put("wp-route", *[route("HTTPRoute", "shop", n, [rule(to("web"), filters=[{"type": "RequestHeaderModifier", "requestHeaderModifier": {
+            "set": [{"name": "x-route", "value": n}]}}])], parents=[{**svc, **more}])
+            for n, more in (("named", {"sectionName": "http"}), ("a-other", {"sectionName": "nothing"}), ("b-other", {"sectionName": "http", "port": 81}))])
+        tap.ok(*told(lambda: "x-route=named" in inside("client", vip + "/"), True, "a route of a Service's port by name"))
+        tap.same([reasons("HTTPRoute", "shop", n) for n in ("named", "a-other", "b-other")],
+                 [("", ""), ("NoMatchingParent", ""), ("NoMatchingParent", "")], "... a name that no port has")
         put("wp-policy", policy("shop", "only", "Service/web", rules=[
             {"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/client"]}}]},
             {"from": [{"source": {"serviceAccounts": ["guest"]}}], "to": [{"operation": {"paths": ["/guests"]}}]}]))
