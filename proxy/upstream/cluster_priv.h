@@ -76,6 +76,8 @@ int weft_health_prepare(struct weft_cfg *c, const struct weft_path *at, struct w
 struct weft_health *weft_health_start(struct event_base *base, struct weft_cluster *cl,
 				      void (*changed)(void *owner, struct weft_host *h),
 				      void (*first)(void *owner), void *owner);
+/* passed(): a host that is ejected passed a check, and is not failed by them. */
+void weft_health_on_pass(struct weft_health *hc, void (*passed)(void *owner, struct weft_host *h));
 /* The set of hosts from now on: new ones are checked at once, gone ones no more. */
 void weft_health_hosts(struct weft_health *hc, struct weft_hosts *hosts);
 /* A worker asked for a look at h (weft_clusters_eject_look): tells changed() when an answer of it

@@ -219,12 +219,18 @@ static void on_health(void *owner, struct weft_host *h)
 	struct slot *s = owner;
 	struct cluster_update u = {.cluster = s->cluster, .failed = h};
 
-	if (h && s->outlier && weft_host_healthy(h))
-		weft_outlier_checked(s->outlier, h);
 	if (h && s->active && s->cluster->close_on_health_failure &&
 	    (atomic_load(&h->flags) & WEFT_HOST_FAILED_ACTIVE_HC))
 		tell(s, &u);
 	slot_changed(s, NULL, true);
+}
+
+static void on_passed(void *owner, struct weft_host *h)
+{
+	struct slot *s = owner;
+
+	if (s->outlier)
+		weft_outlier_checked(s->outlier, h);
 }
 
 static void on_first_health(void *owner)
@@ -255,8 +261,10 @@ static void start_checks(struct slot *s)
 	if (s->cluster->n_health && !s->health) {
 		s->health =
 			weft_health_start(m->conf.base, s->cluster, on_health, on_first_health, s);
-		if (s->health)
+		if (s->health) {
+			weft_health_on_pass(s->health, on_passed);
 			weft_health_hosts(s->health, s->hosts);
+		}
 	}
 	if (!s->health || !s->hosts->n)
 		slot_ready(s, WAIT_HEALTH);

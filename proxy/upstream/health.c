@@ -185,11 +185,19 @@ static void settle(struct check *c, bool healthy, enum transition t)
 	h->busy++;
 	if (was_first && h->unchecked)
 		h->unchecked--;
+	if (healthy && h->passed && has(host, WEFT_HOST_FAILED_OUTLIER) &&
+	    !has(host, WEFT_HOST_FAILED_ACTIVE_HC))
+		h->passed(h->owner, host);
 	if (t == CHANGED && h->changed)
 		h->changed(h->owner, host);
 	first_look(h);
 	if (!--h->busy && h->stopped)
 		health_free(h);
+}
+
+void weft_health_on_pass(struct weft_health *h, void (*passed)(void *owner, struct weft_host *h))
+{
+	h->passed = passed;
 }
 
 void weft_check_succeeded(struct check *c, bool degraded)

@@ -78,6 +78,7 @@ struct weft_health {
 	const struct weft_hc_conf *conf;
 	void (*changed)(void *owner, struct weft_host *h);
 	void (*first)(void *owner);
+	void (*passed)(void *owner, struct weft_host *h); /* NULL */
 	void *owner;
 	struct weft_hosts *hosts; /* referenced; NULL */
 	TAILQ_HEAD(check_list, check) checks;

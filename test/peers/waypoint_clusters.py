@@ -606,6 +606,74 @@ def tls(p):
     tap.same(stats_of(p, "full")["ssl.session_reused"], 0, "... and not where max_session_keys is 0")
 
 
+# ---- the rest of the options
+HTTP_CHECK = [{**CHECK, "http_health_check": {"path": "/health"}}]
+odd = [Upstream("odd%d" % i) for i in range(3)]
+odd[0].sick = "/never"
+add("cuts", odd[0].port, odd[1].port, health_checks=HTTP_CHECK, close_connections_on_host_health_failure=True)
+add("unchecked", load_assignment=load("unchecked", lb(host(odd[1].port), {"endpoint": {
+    "address": address(odd[0].port), "health_check_config": {"disable_active_health_check": True}}})), health_checks=HTTP_CHECK)
+add("elsewhere", load_assignment=load("elsewhere", lb(host(odd[1].port), {"endpoint": {
+    "address": address(odd[2].port), "health_check_config": {"port_value": odd[0].port}}})), health_checks=HTTP_CHECK)
+LONG = {**BASE, "enforcing_consecutive_5xx": 100, "consecutive_5xx": 3, "base_ejection_time": "60s", "max_ejection_time": "60s"}
+for n, on in (("pardoned", True), ("banned", False)):
+    add(n, sick.port, odd[1].port, health_checks=HTTP_CHECK, common_lb_config={"update_merge_window": "0s"},
+        outlier_detection={**LONG, "successful_active_health_check_uneject_host": on})
+add("full_scan", odd[0].port, odd[1].port, odd[2].port, load_balancing_policy={"policies": [{"typed_extension_config": {
+    "name": "lr", "typed_config": {"@type": T + ".extensions.load_balancing_policies.least_request.v3.LeastRequest", "enable_full_scan": True}}}]})
+add("olddns", type="STRICT_DNS", dns_lookup_family="V4_ONLY", dns_resolution_config={"resolvers": [address(dns.port)]},
+    load_assignment=load("olddns", lb(host(TWIN[0].port, "tcp.test"))))
+add("like_down", odd[1].port, protocol_selection="USE_DOWNSTREAM_PROTOCOL")
+add("heads", odd[1].port, http={**OPT, "common_http_protocol_options": {"max_response_headers_kb": 8}})
+add("option", odd[2].port, upstream_bind_config={"source_address": {"address": "127.0.0.1", "port_value": 0}, "socket_options": [
+    {"level": socket.SOL_SOCKET, "name": socket.SO_KEEPALIVE, "buf_value": "AQAAAA==", "state": "STATE_PREBIND"}]})
+both = Upstream("both", tls=server_tls(cert, key))
+AUTO = {"auto_config": {"http2_protocol_options": {}}}
+secured("auto2", both, http=AUTO)
+secured("auto1", onlytls, http=AUTO)
+secured("sni_of", onlytls, sni=None, san=None, http={**OPT, "common_http_protocol_options": {},
+                                                    "upstream_http_protocol_options": {"auto_sni": True, "override_auto_sni_header": "x-sni"}})
+
+
+@part
+def odds(p):
+    healthy = lambda n, k: wait_for(lambda: p.stat("cluster.%s.membership_healthy" % n) == k, 10)
+    for n in ("cuts", "unchecked", "elsewhere"):
+        healthy(n, 2)
+    spread("cuts", 4)
+    n = stats_of(p, "cuts")["upstream_cx_active"]
+    odd[0].sick = "/health"
+    tap.ok(healthy("cuts", 1) and wait_for(lambda: stats_of(p, "cuts")["upstream_cx_active"] == n - 1, 3),
+           "close_connections_on_host_health_failure", n, stats_of(p, "cuts"))
+    tap.same(stats_of(p, "unchecked")["membership_healthy"], 2, "disable_active_health_check: well without a check")
+    tap.ok(healthy("elsewhere", 1) and spread("elsewhere", 4) == {"odd1": 4}, "a health check on another port decides")
+    odd[0].sick = None
+    sick.sick = "/pardoned"
+    healthy("pardoned", 2), healthy("banned", 2)
+    spread("pardoned", 12)
+    tap.ok(wait_for(lambda: stats_of(p, "pardoned")["outlier_detection.ejections_enforced_total"] >= 1
+                    and stats_of(p, "pardoned")["outlier_detection.ejections_active"] == 0, 5),
+           "a good health check ends an ejection", stats_of(p, "pardoned"))
+    sick.sick = "/banned"
+    spread("banned", 12)
+    time.sleep(0.5)
+    tap.same(stats_of(p, "banned")["outlier_detection.ejections_active"], 1, "... and not where successful_active_health_check_uneject_host is off")
+    sick.sick = None
+    got = together(3, lambda i: (time.sleep(i * 0.1), ask(MAIN, "/full_scan/", do="delay=900").get("x-from"))[1])
+    tap.same(set(got), {"odd0", "odd1", "odd2"}, "enable_full_scan: always the least busy of all")
+    tap.same(spread("olddns", 2), {"twin1": 2}, "dns_resolution_config")
+    tap.ok(spread("like_down", 2) == {"odd1": 2} and stats_of(p, "like_down")["upstream_cx_http1_total"] == 1, "protocol_selection")
+    big = [ask(MAIN, "/heads/", do="header=x-big:" + "h" * k).status for k in (4000, 9000)]
+    tap.ok(big[0] == 200 and big[1] in (502, 503), "max_response_headers_kb", big)
+    spread("option", 1)
+    with open("/proc/net/tcp", encoding="utf-8") as f:
+        mine = [x.split()[5] for x in f if ":%04X" % odd[2].port == x.split()[2][8:] and x.split()[3] == "01"]
+    tap.ok(any(x.startswith("02:") for x in mine), "a socket option as bytes", mine)
+    tap.ok(spread("auto2", 2) == {"both": 2} and stats_of(p, "auto2")["upstream_cx_http2_total"] == 1, "auto_config: HTTP/2 by ALPN")
+    tap.ok(spread("auto1", 2) == {"onlytls": 2} and stats_of(p, "auto1")["upstream_cx_http1_total"] == 1, "... and HTTP/1")
+    tap.ok(spread("sni_of", 1, [("x-sni", "auto.test")]) == {"onlytls": 1} and names[-1] == "auto.test", "override_auto_sni_header", names[-1])
+
+
 # ---- many workers
 crowd = Upstream("crowd")
 inside, most, gate = [0], [0], threading.Lock()
