@@ -7,6 +7,7 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,22 +15,28 @@ enum {
 	PIPES = 16, /* kept by a thread */
 	PIPE_BYTES = 1 << 20,
 	PIPE_LESS = 256 << 10, /* where the user's share of pipe pages is used up */
-	TURN_BYTES = 1 << 20,
+	DEPTH = 4, /* pipes filled before they are emptied: fewer and longer turns wake fewer peers
+		    */
+	MORE = PIPE_LESS / 4, /* after as much there is most likely more in the socket */
+	END = 2,
+	SLOW_NS = 100000000,   /* a reader that lets us wait for longer */
 	COPY_BYTES = 64 << 10, /* at once, where there is no pipe to be had */
 };
 
 struct pipe_pair {
 	int rd, wr;
-	size_t size;
+	size_t size, held;
 };
 struct side {
 	struct weft_splice *s;
 	struct weft_io *io;
 	struct event rd, wr;
 	int fd;
-	/* towards this side: what waits in a pipe, the other's EOF, and that it was passed on */
-	struct pipe_pair pipe;
-	size_t held;
+	/* towards this side: what waits in pipes, oldest first, the other's EOF, and that it was
+	 * passed on */
+	struct pipe_pair pipe[DEPTH];
+	uint8_t n_pipe, depth; /* depth: as many may be filled; one where the reader is slow */
+	uint64_t full_ns;      /* since when the socket takes no more */
 	bool eof, shut;
 	bool rd_on, wr_on;
 };
@@ -69,22 +76,19 @@ static int pipe_take(struct pipe_pair *p)
 		size = fcntl(fd[1], F_SETPIPE_SZ, PIPE_LESS);
 	if (size < 0)
 		size = fcntl(fd[1], F_GETPIPE_SZ);
-	*p = (struct pipe_pair){fd[0], fd[1], size > 0 ? (size_t)size : 4096};
+	*p = (struct pipe_pair){fd[0], fd[1], size > 0 ? (size_t)size : 4096, 0};
 	return 0;
 }
 
 /* Only an empty one is used again. */
-static void pipe_give(struct pipe_pair *p, bool empty)
+static void pipe_give(const struct pipe_pair *p)
 {
-	if (p->rd < 0)
-		return;
-	if (empty && n_spares < PIPES && weft_io_thread_watch()) {
+	if (p->held == 0 && n_spares < PIPES && weft_io_thread_watch()) {
 		spares[n_spares++] = *p;
-	} else {
-		close(p->rd);
-		close(p->wr);
+		return;
 	}
-	p->rd = p->wr = -1;
+	close(p->rd);
+	close(p->wr);
 }
 
 static struct side *other(struct side *d)
@@ -113,7 +117,8 @@ void weft_splice_cancel(struct weft_splice *s)
 
 		ev_set(&d->rd, &d->rd_on, false);
 		ev_set(&d->wr, &d->wr_on, false);
-		pipe_give(&d->pipe, d->held == 0);
+		while (d->n_pipe > 0)
+			pipe_give(&d->pipe[--d->n_pipe]);
 		weft_sock_of(d->io)->splice = NULL;
 	}
 	free(s);
@@ -135,7 +140,7 @@ static void reset_by(struct side *d)
 	finish(d->s, a ? WEFT_IO_RESET : WEFT_IO_EOF, a ? WEFT_IO_EOF : WEFT_IO_RESET);
 }
 
-/* What still stands in front of the pipe, then the pipe. 1: all gone, 0: socket full, -errno. */
+/* What still stands in front of the pipes, then the pipes. 1: all gone, 0: socket full, -errno. */
 static int push(struct side *to)
 {
 	struct evbuffer *out = to->io->out;
@@ -149,18 +154,23 @@ static int push(struct side *to)
 	}
 	weft_evbuffer_give(out);
 	to->io->out = NULL;
-	while (to->held > 0) {
-		ssize_t n = splice(to->pipe.rd, NULL, to->fd, NULL, to->held,
-				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	while (to->n_pipe > 0) {
+		struct pipe_pair *p = &to->pipe[0];
+		ssize_t n = splice(p->rd, NULL, to->fd, NULL, p->held,
+				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK |
+					   (to->n_pipe > 1 ? SPLICE_F_MORE : 0));
 
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 		if (n == 0)
 			return -EPIPE;
-		to->held -= (size_t)n;
+		p->held -= (size_t)n;
 		to->io->stat.tx += (uint64_t)n;
+		if (p->held > 0)
+			continue;
+		pipe_give(p);
+		memmove(p, p + 1, --to->n_pipe * sizeof(*p));
 	}
-	pipe_give(&to->pipe, true);
 	return 1;
 }
 
@@ -195,78 +205,88 @@ static void on_wr(evutil_socket_t fd, short what, void *arg)
 	}
 	if (r == 0)
 		return;
+	if (to->s->last_ns - to->full_ns > SLOW_NS)
+		to->depth = 1;
 	ev_set(&to->wr, &to->wr_on, false);
 	if (!to->eof)
 		ev_set(&from->rd, &from->rd_on, true);
 	pass_eof(to);
 }
 
-/* Into the pipe; near the limit of open files through memory. As read(2), with errno. */
+/* Into one pipe more; near the limit of open files through memory. As read(2), with errno. */
 static ssize_t load(struct side *from, struct side *to)
 {
+	struct pipe_pair *p = &to->pipe[to->n_pipe];
 	ssize_t n;
+	int e;
 
-	if (to->pipe.rd < 0 && pipe_take(&to->pipe) < 0)
-		return evbuffer_read(weft_io_out(to->io), from->fd, COPY_BYTES);
-	n = splice(from->fd, NULL, to->pipe.wr, NULL, to->pipe.size,
-		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-	if (n > 0)
-		to->held += (size_t)n;
+	if (pipe_take(p) < 0) {
+		if (to->n_pipe == 0)
+			return evbuffer_read(weft_io_out(to->io), from->fd, COPY_BYTES);
+		errno = EAGAIN; /* what is in the pipes goes first */
+		return -1;
+	}
+	n = splice(from->fd, NULL, p->wr, NULL, p->size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (n > 0) {
+		p->held = (size_t)n;
+		to->n_pipe++;
+	} else {
+		e = errno;
+		pipe_give(p);
+		errno = e;
+	}
 	return n;
 }
 
-/* One load from from's socket. < 0: stop for now; 0: it is over or to is full; else bytes. */
-static ssize_t pull(struct side *from, struct side *to)
+static void ended(struct side *from, struct side *to)
 {
-	ssize_t n = load(from, to);
-	int r;
+	to->eof = true;
+	from->io->eof = true;
+	ev_set(&from->rd, &from->rd_on, false);
+	pass_eof(to);
+}
 
-	if (n < 0) {
-		if (errno == EAGAIN || errno == EINTR)
-			return -EAGAIN;
-		reset_by(from);
-		return 0;
-	}
-	if (n == 0) {
-		to->eof = true;
-		from->io->eof = true;
-		ev_set(&from->rd, &from->rd_on, false);
-		pipe_give(&to->pipe, true);
-		pass_eof(to);
-		return 0;
-	}
-	from->io->stat.rx += (uint64_t)n;
-	r = push(to);
-	if (r < 0) {
-		reset_by(to);
-		return 0;
-	}
-	if (r == 0) {
-		ev_set(&from->rd, &from->rd_on, false);
-		ev_set(&to->wr, &to->wr_on, true);
-		return 0;
-	}
-	return n;
+/* What from's socket holds, as far as the pipes go. 1: it has more, 0: most likely not, END,
+ * -errno.
+ */
+static int pull(struct side *from, struct side *to, bool *ret_any)
+{
+	ssize_t n;
+
+	do {
+		n = load(from, to);
+		if (n < 0)
+			return errno == EINTR ? -EAGAIN : -errno;
+		if (n == 0)
+			return END;
+		*ret_any = true;
+		from->io->stat.rx += (uint64_t)n;
+	} while (n >= MORE && to->n_pipe > 0 && to->n_pipe < to->depth);
+	return n >= MORE;
 }
 
 static void on_rd(evutil_socket_t fd, short what, void *arg)
 {
 	struct side *from = arg, *to = other(from);
-	size_t done = 0;
+	bool any = false;
+	int r = pull(from, to, &any), w = any ? push(to) : 1;
 
 	to->s->last_ns = weft_now_ns();
-	while (done < TURN_BYTES) {
-		ssize_t n = pull(from, to);
-
-		if (n == 0)
-			return;
-		if (n < 0)
-			break;
-		done += (size_t)n;
-		if ((size_t)n < PIPE_LESS / 4)
-			break; /* the socket is most likely empty; the loop tells if not */
+	if (w < 0) {
+		reset_by(to);
+	} else if (r < 0 && r != -EAGAIN) { /* what came before is passed on as far as it goes */
+		reset_by(from);
+	} else if (r == END && !any) {
+		ended(from, to);
+	} else {
+		if (r == 1 && to->depth < DEPTH)
+			to->depth++;
+		if (w == 0) {
+			to->full_ns = to->s->last_ns;
+			ev_set(&from->rd, &from->rd_on, false);
+			ev_set(&to->wr, &to->wr_on, true);
+		}
 	}
-	pipe_give(&to->pipe, true);
 }
 
 static void timer_set(struct weft_splice *s, uint64_t ns)
@@ -301,7 +321,7 @@ static void side_init(struct weft_splice *s, int i, struct weft_io *io)
 	d->s = s;
 	d->io = io;
 	d->fd = weft_sock_of(io)->fd;
-	d->pipe.rd = d->pipe.wr = -1;
+	d->depth = 1;
 	event_assign(&d->rd, io->loop->base, d->fd, EV_READ | EV_PERSIST, on_rd, d);
 	event_assign(&d->wr, io->loop->base, d->fd, EV_WRITE | EV_PERSIST, on_wr, d);
 	weft_sock_quiet(io);

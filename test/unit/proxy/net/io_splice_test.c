@@ -240,7 +240,7 @@ static void test_free_cancels(void **state)
 	evbuffer_add(weft_io_out(f->near[0].io), big, 8 << 20);
 	weft_io_flush(f->near[0].io);
 	run_a_while(f->base, 30);
-	assert_int_equal(open_fds(), before + 2); /* the pipe that is full */
+	assert_in_range(open_fds(), before + 2, before + 8); /* the pipes that are full */
 	weft_io_free(f->a);
 	f->a = NULL;
 	assert_int_equal(open_fds(), before - 1);
