@@ -10,6 +10,8 @@ ENVOY = os.environ.get('ENVOY', 'build/peers/envoy/_bin/envoy')
 W = tempfile.mkdtemp(prefix='weft-bench-')
 PROCS, TICK = [], os.sysconf('SC_CLK_TCK')
 BACK = {}
+CERT = {'pem': 'cert.pem', 'key': 'key.pem', 'both': 'both.pem'}
+RSA = {'pem': 'rsa-cert.pem', 'key': 'rsa-key.pem', 'both': 'rsa-both.pem'}
 
 
 def port():
@@ -103,7 +105,7 @@ def envoy_like(inn, up, p, extra_filters='', routes=None, clusters=None):
         alpn = '"h2"' if inn == 'h2s' else '"http/1.1"'
         tls = ('"transport_socket":{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.'
                'DownstreamTlsContext","common_tls_context":{"alpn_protocols":[%s],"tls_certificates":[{"certificate_chain":{"filename":"%s"},'
-               '"private_key":{"filename":"%s"}}]}}},' % (alpn, W + '/cert.pem', W + '/key.pem'))
+               '"private_key":{"filename":"%s"}}]}}},' % (alpn, W + '/' + CERT['pem'], W + '/' + CERT['key']))
     if inn == 'tcp':
         flt = ('{"name":"tcp","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",'
                '"stat_prefix":"t","cluster":"up"}}')
@@ -144,10 +146,10 @@ def start_nginx(inn, up, p):
     conf = '''daemon off; worker_processes 1; pid %(w)s/ng-%(p)d.pid; error_log %(w)s/ng.log; worker_rlimit_nofile 19000;
 events { worker_connections 16000; }
 http { access_log off; keepalive_requests 100000000; keepalive_timeout 3600; client_body_temp_path %(w)s/t1; proxy_temp_path %(w)s/t2; fastcgi_temp_path %(w)s/t3;
- uwsgi_temp_path %(w)s/t4; scgi_temp_path %(w)s/t5; ssl_certificate %(w)s/cert.pem; ssl_certificate_key %(w)s/key.pem; ssl_protocols TLSv1.2 TLSv1.3; http2_max_concurrent_streams 1024;
+ uwsgi_temp_path %(w)s/t4; scgi_temp_path %(w)s/t5; ssl_certificate %(w)s/%(pem)s; ssl_certificate_key %(w)s/%(key)s; ssl_protocols TLSv1.2 TLSv1.3; http2_max_concurrent_streams 1024;
  upstream up { server 127.0.0.1:%(b)d; keepalive 256; keepalive_requests 100000000; }
  server { listen 127.0.0.1:%(p)d%(ssl)s backlog=4096; location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffers 8 32k; } } }''' % dict(
-        w=W, p=p, b=BACK['h1'], ssl=ssl)
+        w=W, p=p, b=BACK['h1'], ssl=ssl, **CERT)
     return spawn(['nginx', '-c', write('ng-%d.conf' % p, conf), '-e', W + '/ng.log'], 'ng.log')
 
 
@@ -155,7 +157,7 @@ def start_haproxy(inn, up, p):
     mode = 'tcp' if inn == 'tcp' else 'http'
     bind = 'bind 127.0.0.1:%d backlog 4096' % p
     if inn.endswith('s'):
-        bind += ' ssl crt %s/both.pem alpn %s' % (W, 'h2' if inn == 'h2s' else 'http/1.1')
+        bind += ' ssl crt %s/%s alpn %s' % (W, CERT['both'], 'h2' if inn == 'h2s' else 'http/1.1')
     elif inn == 'h2':
         bind += ' proto h2'
     conf = '''global
@@ -200,12 +202,12 @@ http { access_log off; keepalive_requests 100000000; keepalive_timeout 3600; htt
     BACK['tcp'] = BACK['h1']
     spawn(['nginx', '-c', write('back.conf', conf % dict(w=W, a=BACK['h1'], b=BACK['h2'])), '-e', W + '/back.log'], 'back.log')
     wait_port(BACK['h1'])
-    subprocess.run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', W + '/key.pem', '-out',
-                    W + '/cert.pem', '-days', '30', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1'],
-                   check=True, stderr=subprocess.DEVNULL)
-    with open(W + '/both.pem', 'w') as f:
-        f.write(open(W + '/cert.pem').read() + open(W + '/key.pem').read())
-    os.chmod(W + '/key.pem', 0o644)
+    for c, key in ((CERT, ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256']), (RSA, ['rsa:2048'])):
+        subprocess.run(['openssl', 'req', '-x509', '-newkey'] + key + ['-nodes', '-keyout', W + '/' + c['key'], '-out', W + '/' + c['pem'], '-days', '30',
+                        '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1'], check=True, stderr=subprocess.DEVNULL)
+        with open(W + '/' + c['both'], 'w') as f:
+            f.write(open(W + '/' + c['pem']).read() + open(W + '/' + c['key']).read())
+        os.chmod(W + '/' + c['key'], 0o644)
 
 
 # ---- load
@@ -251,6 +253,15 @@ def job_req(inn, up, path, load, target):
     for _, proc, _ in run:
         stop(proc)
     return {k: statistics.median(v) for k, v in res.items()}
+
+
+def job_rsa():
+    global CERT
+    kept, CERT = CERT, RSA
+    try:
+        return job_req('h1s', 'h1', '', handshakes, None)
+    finally:
+        CERT = kept
 
 
 def job_tcp():
@@ -560,6 +571,7 @@ JOBS = {
     'h2big': ('h2→h2 64 KiB, requests/CPU-s', lambda: job_req('h2', 'h2', '/big', h2l, None), ('≥ the best', 1.0, 1.0)),
     'h1big': ('h1→h1 64 KiB, requests/CPU-s', lambda: job_req('h1', 'h1', '/big', w32, None), ('≥ the best', 1.0, 1.0)),
     'hs': ('full TLS 1.3 handshakes, ECDSA, /CPU-s', lambda: job_req('h1s', 'h1', '', handshakes, None), ('≥ 0.95 best', 0.95, 0.95)),
+    'hsr': ('full TLS 1.3 handshakes, RSA-2048, /CPU-s', job_rsa, ('≥ 0.95 best', 0.95, 0.95)),
     'hs1': ('… each with one request, /CPU-s',
             lambda: job_req('h1s', 'h1', '/small', lambda u, s: wrk(u, 16, s, ('Connection: close',)), None), ('', 0, 0)),
 }
@@ -570,7 +582,7 @@ def row(title, res, fmt, target=''):
 
 
 def main():
-    want = os.environ.get('BENCH_JOBS', 'h1,h1s,h2,h2s,h2big,h1big,hs,hs1,tcp,p99,start,idle,scale,ads,change,routes').split(',')
+    want = os.environ.get('BENCH_JOBS', 'h1,h1s,h2,h2s,h2big,h1big,hs,hsr,hs1,tcp,p99,start,idle,scale,ads,change,routes').split(',')
     missing = [t for t in ('wrk', 'h2load', 'nginx', 'haproxy', 'curl', 'openssl') if not shutil.which(t)]
     if missing or not os.access(ENVOY, os.X_OK):
         raise SystemExit('missing: %s' % ' '.join(missing + ([] if os.access(ENVOY, os.X_OK) else ['envoy'])))
