@@ -6,6 +6,10 @@
 
 const double scope_quantiles[SCOPE_QUANTILES] = {0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100};
 
+const double scope_buckets[SCOPE_BOUNDS] = {0.5,   1,	   5,	   10,	    25,	    50,	   100,
+					    250,   500,	   1000,   2500,    5000,   10000, 30000,
+					    60000, 300000, 600000, 1800000, 3600000};
+
 struct hist *hist_new(void)
 {
 	return weft_xcalloc(1, sizeof(struct hist));
@@ -206,9 +210,18 @@ void hist_quantiles(const struct hist *h, bool interval, double ret[SCOPE_QUANTI
 	}
 }
 
-uint64_t hist_below(const struct hist *h, double le)
+void hist_bins(const struct hist *h, bool interval,
+	       void (*fn)(void *ctx, double low, double width, uint64_t n), void *ctx)
 {
-	struct walk w = {.h = h, .bin = -1};
+	struct walk w = {.h = h, .interval = interval, .bin = -1};
+
+	while (walk_next(&w))
+		fn(ctx, w.low, w.width, w.n);
+}
+
+uint64_t hist_below(const struct hist *h, bool interval, double le)
+{
+	struct walk w = {.h = h, .interval = interval, .bin = -1};
 	uint64_t n = 0;
 
 	/* values are integers: below 100 a bin holds one, above from low to low + width - 1 */

@@ -1,6 +1,7 @@
 /* Statistics as Envoy's admin prints them: text and JSON. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "proxy/core/arena.h"
+#include "proxy/core/scope_buckets.h"
 #include "proxy/core/scope_priv.h"
 
 #include <errno.h>
@@ -91,6 +92,7 @@ struct print {
 	struct evbuffer *out;
 	struct scope_match *match;
 	bool histograms, json, first;
+	enum weft_scope_buckets how;
 	void (*one)(struct print *p, const char *name, const struct scope_number *n);
 	char *name; /* the full one */
 	size_t cap;
@@ -180,23 +182,92 @@ static void text_double(struct evbuffer *out, double v)
 		evbuffer_add_printf(out, "%g", v);
 }
 
-static void text_hist(struct print *p, const char *name, const struct scope_number *n)
+static void text_quantiles(struct evbuffer *out, const struct hist *h)
 {
 	double interval[SCOPE_QUANTILES], all[SCOPE_QUANTILES];
 
+	hist_quantiles(h, true, interval);
+	hist_quantiles(h, false, all);
+	for (unsigned i = 0; i < SCOPE_QUANTILES; i++) {
+		evbuffer_add_printf(out, "%sP%g(", i ? " " : "", scope_quantiles[i]);
+		text_double(out, interval[i]);
+		evbuffer_add(out, ",", 1);
+		text_double(out, all[i]);
+		evbuffer_add(out, ")", 1);
+	}
+}
+
+/* Values of a bucket: up to its bound, or from the bound before. */
+struct bucket {
+	uint64_t interval, all;
+};
+static struct bucket bucket_at(const struct hist *h, unsigned i, bool disjoint)
+{
+	struct bucket b = {0, 0};
+
+	if (!h)
+		return b;
+	b.interval = hist_below(h, true, scope_buckets[i]);
+	b.all = hist_below(h, false, scope_buckets[i]);
+	if (disjoint && i) {
+		b.interval -= hist_below(h, true, scope_buckets[i - 1]);
+		b.all -= hist_below(h, false, scope_buckets[i - 1]);
+	}
+	return b;
+}
+
+struct bins {
+	struct evbuffer *out;
+	const char *between;
+	unsigned n;
+};
+static void put_bin(void *ctx, double low, double width, uint64_t n)
+{
+	struct bins *b = ctx;
+	bool json = *b->between == ',' && !b->between[1];
+
+	evbuffer_add_printf(b->out, "%s", b->n++ ? b->between : "");
+	evbuffer_add_printf(b->out,
+			    json ? "{\"lower_bound\":%g,\"width\":%g,\"count\":%" PRIu64 "}"
+				 : "%g,%g:%" PRIu64,
+			    low, width, n);
+}
+
+static void put_bins(struct evbuffer *out, const struct hist *h, bool interval, const char *between)
+{
+	struct bins b = {.out = out, .between = between};
+
+	if (h)
+		hist_bins(h, interval, put_bin, &b);
+}
+
+static void text_hist(struct print *p, const char *name, const struct scope_number *n)
+{
 	evbuffer_add_printf(p->out, "%s:", name);
 	if (!n->hist || !hist_count(n->hist)) {
 		evbuffer_add_printf(p->out, " No recorded values\n");
 		return;
 	}
-	hist_quantiles(n->hist, true, interval);
-	hist_quantiles(n->hist, false, all);
-	for (unsigned i = 0; i < SCOPE_QUANTILES; i++) {
-		evbuffer_add_printf(p->out, " P%g(", scope_quantiles[i]);
-		text_double(p->out, interval[i]);
-		evbuffer_add(p->out, ",", 1);
-		text_double(p->out, all[i]);
-		evbuffer_add(p->out, ")", 1);
+	switch (p->how) {
+	case WEFT_BUCKETS_SUMMARY:
+		evbuffer_add(p->out, " ", 1);
+		text_quantiles(p->out, n->hist);
+		break;
+	case WEFT_BUCKETS_DETAILED:
+		evbuffer_add_printf(p->out, "\n  totals=");
+		put_bins(p->out, n->hist, false, ", ");
+		evbuffer_add_printf(p->out, "\n  intervals=");
+		put_bins(p->out, n->hist, true, ", ");
+		evbuffer_add_printf(p->out, "\n  summary=");
+		text_quantiles(p->out, n->hist);
+		break;
+	default:
+		for (unsigned i = 0; i < SCOPE_BOUNDS; i++) {
+			struct bucket b = bucket_at(n->hist, i, p->how == WEFT_BUCKETS_DISJOINT);
+
+			evbuffer_add_printf(p->out, " B%g(%" PRIu64 ",%" PRIu64 ")",
+					    scope_buckets[i], b.interval, b.all);
+		}
 	}
 	evbuffer_add(p->out, "\n", 1);
 }
@@ -209,9 +280,10 @@ static void text_one(struct print *p, const char *name, const struct scope_numbe
 		evbuffer_add_printf(p->out, "%s: %" PRId64 "\n", name, n->value);
 }
 
-int weft_scope_text(struct evbuffer *out, const struct weft_scope_query *q)
+int weft_scope_text_as(struct evbuffer *out, const struct weft_scope_query *q,
+		       enum weft_scope_buckets how)
 {
-	struct print p = {.out = out, .one = text_one};
+	struct print p = {.out = out, .one = text_one, .how = how};
 	int err = scope_match_new(q, &p.match);
 
 	if (err)
@@ -222,6 +294,11 @@ int weft_scope_text(struct evbuffer *out, const struct weft_scope_query *q)
 		print_all(&p);
 	scope_match_free(p.match);
 	return 0;
+}
+
+int weft_scope_text(struct evbuffer *out, const struct weft_scope_query *q)
+{
+	return weft_scope_text_as(out, q, WEFT_BUCKETS_SUMMARY);
 }
 
 /* ---- JSON */
@@ -249,10 +326,39 @@ static void json_double(struct evbuffer *out, double v)
 		evbuffer_add_printf(out, "%g", v);
 }
 
-static void json_one(struct print *p, const char *name, const struct scope_number *n)
+static void json_quantiles(struct evbuffer *out, const struct hist *h)
 {
 	double interval[SCOPE_QUANTILES], all[SCOPE_QUANTILES];
 
+	for (unsigned i = 0; i < SCOPE_QUANTILES; i++)
+		interval[i] = all[i] = NAN;
+	if (h) {
+		hist_quantiles(h, true, interval);
+		hist_quantiles(h, false, all);
+	}
+	for (unsigned i = 0; i < SCOPE_QUANTILES; i++) {
+		evbuffer_add_printf(out, "%s{\"interval\":", i ? "," : "");
+		json_double(out, interval[i]);
+		evbuffer_add_printf(out, ",\"cumulative\":");
+		json_double(out, all[i]);
+		evbuffer_add(out, "}", 1);
+	}
+}
+
+static void json_buckets(struct evbuffer *out, const struct hist *h, bool disjoint)
+{
+	for (unsigned i = 0; i < SCOPE_BOUNDS; i++) {
+		struct bucket b = bucket_at(h, i, disjoint);
+
+		evbuffer_add_printf(out,
+				    "%s{\"upper_bound\":%.15g,\"interval\":%" PRIu64
+				    ",\"cumulative\":%" PRIu64 "}",
+				    i ? "," : "", scope_buckets[i], b.interval, b.all);
+	}
+}
+
+static void json_one(struct print *p, const char *name, const struct scope_number *n)
+{
 	evbuffer_add_printf(p->out, "%s{\"name\":", p->first ? "" : ",");
 	p->first = false;
 	json_string(p->out, name);
@@ -260,43 +366,74 @@ static void json_one(struct print *p, const char *name, const struct scope_numbe
 		evbuffer_add_printf(p->out, ",\"value\":%" PRId64 "}", n->value);
 		return;
 	}
-	for (unsigned i = 0; i < SCOPE_QUANTILES; i++)
-		interval[i] = all[i] = NAN;
-	if (n->hist) {
-		hist_quantiles(n->hist, true, interval);
-		hist_quantiles(n->hist, false, all);
-	}
-	evbuffer_add_printf(p->out, ",\"values\":[");
-	for (unsigned i = 0; i < SCOPE_QUANTILES; i++) {
-		evbuffer_add_printf(p->out, "%s{\"interval\":", i ? "," : "");
-		json_double(p->out, interval[i]);
-		evbuffer_add_printf(p->out, ",\"cumulative\":");
-		json_double(p->out, all[i]);
-		evbuffer_add(p->out, "}", 1);
+	switch (p->how) {
+	case WEFT_BUCKETS_SUMMARY:
+		evbuffer_add_printf(p->out, ",\"values\":[");
+		json_quantiles(p->out, n->hist);
+		break;
+	case WEFT_BUCKETS_DETAILED:
+		evbuffer_add_printf(p->out, ",\"totals\":[");
+		put_bins(p->out, n->hist, false, ",");
+		evbuffer_add_printf(p->out, "],\"intervals\":[");
+		put_bins(p->out, n->hist, true, ",");
+		evbuffer_add_printf(p->out, "],\"percentiles\":[");
+		json_quantiles(p->out, n->hist);
+		break;
+	default:
+		evbuffer_add_printf(p->out, ",\"buckets\":[");
+		json_buckets(p->out, n->hist, p->how == WEFT_BUCKETS_DISJOINT);
 	}
 	evbuffer_add(p->out, "]}", 2);
 }
 
-int weft_scope_json(struct evbuffer *out, const struct weft_scope_query *q)
+/* Nothing where no histogram is asked for, as Envoy. */
+static void json_histograms(struct print *p)
 {
-	struct print p = {.out = out, .one = json_one, .first = true};
+	struct evbuffer *out = p->out, *all = evbuffer_new();
+	bool first = p->first,
+	     listed = p->how == WEFT_BUCKETS_CUMULATIVE || p->how == WEFT_BUCKETS_DISJOINT;
+
+	p->out = all;
+	p->histograms = p->first = true;
+	print_all(p);
+	p->out = out;
+	if (!p->first) {
+		evbuffer_add_printf(out, "%s{\"histograms\":", first ? "" : ",");
+		if (!listed) {
+			evbuffer_add_printf(out, "{\"supported_%s\":[",
+					    p->how == WEFT_BUCKETS_DETAILED ? "percentiles"
+									    : "quantiles");
+			for (unsigned i = 0; i < SCOPE_QUANTILES; i++)
+				evbuffer_add_printf(out, "%s%g", i ? "," : "", scope_quantiles[i]);
+			evbuffer_add_printf(out, "],\"%s\":",
+					    p->how == WEFT_BUCKETS_DETAILED ? "details"
+									    : "computed_quantiles");
+		}
+		evbuffer_add(out, "[", 1);
+		evbuffer_add_buffer(out, all);
+		evbuffer_add_printf(out, "]%s}", listed ? "" : "}");
+	}
+	evbuffer_free(all);
+}
+
+int weft_scope_json_as(struct evbuffer *out, const struct weft_scope_query *q,
+		       enum weft_scope_buckets how)
+{
+	struct print p = {.out = out, .one = json_one, .first = true, .how = how};
 	int err = scope_match_new(q, &p.match);
 
 	if (err)
 		return err;
 	evbuffer_add_printf(out, "{\"stats\":[");
 	print_all(&p);
-	if (scope_match_kind(p.match, WEFT_HISTOGRAM)) {
-		evbuffer_add_printf(out, "%s{\"histograms\":{\"supported_quantiles\":[",
-				    p.first ? "" : ",");
-		for (unsigned i = 0; i < SCOPE_QUANTILES; i++)
-			evbuffer_add_printf(out, "%s%g", i ? "," : "", scope_quantiles[i]);
-		evbuffer_add_printf(out, "],\"computed_quantiles\":[");
-		p.histograms = p.first = true;
-		print_all(&p);
-		evbuffer_add_printf(out, "]}}");
-	}
+	if (scope_match_kind(p.match, WEFT_HISTOGRAM))
+		json_histograms(&p);
 	evbuffer_add_printf(out, "]}");
 	scope_match_free(p.match);
 	return 0;
+}
+
+int weft_scope_json(struct evbuffer *out, const struct weft_scope_query *q)
+{
+	return weft_scope_json_as(out, q, WEFT_BUCKETS_SUMMARY);
 }

@@ -30,7 +30,12 @@ void hist_reset(struct hist *h);
 void hist_quantiles(const struct hist *h, bool interval, double ret[SCOPE_QUANTILES]);
 uint64_t hist_count(const struct hist *h);
 /* How many values were at most le. */
-uint64_t hist_below(const struct hist *h, double le);
+uint64_t hist_below(const struct hist *h, bool interval, double le);
+void hist_bins(const struct hist *h, bool interval,
+	       void (*fn)(void *ctx, double low, double width, uint64_t n), void *ctx);
+/* Upper bounds of Envoy's buckets. */
+enum { SCOPE_BOUNDS = 19 };
+extern const double scope_buckets[SCOPE_BOUNDS];
 
 enum { SCOPE_GROUP = 15, SCOPE_NAMED_MAX = 10000, SCOPE_BUCKETS = 256 };
 struct scope_group {

@@ -9,9 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double le[] = {0.5,  1,	5,     10,    25,    50,     100,    250,     500,    1000,
-			    2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000};
-enum { LES = sizeof(le) / sizeof(le[0]), METRIC_MAX = 512, LABELS_MAX = 8 };
+enum { METRIC_MAX = 512, LABELS_MAX = 8 };
 
 struct label {
 	const char *name;
@@ -192,14 +190,14 @@ static void put_hist(struct evbuffer *out, const char *name, const struct labels
 {
 	uint64_t n = hist_count(h);
 
-	for (unsigned i = 0; i <= LES; i++) {
-		uint64_t below = i < LES ? hist_below(h, le[i]) : n;
+	for (unsigned i = 0; i <= SCOPE_BOUNDS; i++) {
+		uint64_t below = i < SCOPE_BOUNDS ? hist_below(h, false, scope_buckets[i]) : n;
 
 		evbuffer_add_printf(out, "%s_bucket{", name);
 		put_labels(out, l);
 		evbuffer_add_printf(out, l->n ? ",le=\"" : "le=\"");
-		if (i < LES)
-			evbuffer_add_printf(out, "%.10g", le[i]);
+		if (i < SCOPE_BOUNDS)
+			evbuffer_add_printf(out, "%.10g", scope_buckets[i]);
 		else
 			evbuffer_add(out, "+Inf", 4);
 		evbuffer_add_printf(out, "\"} %" PRIu64 "\n", below < n ? below : n);

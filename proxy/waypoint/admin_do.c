@@ -75,7 +75,7 @@ static int paths_set(struct areq *r, const char *s)
 		bool ours = name == 1 && *s == '*';
 
 		if (name >= n)
-			return logging_bad(r, "invalid paths: name:level is wanted");
+			return logging_bad(r, "empty logger name or empty logger level");
 		ours |= name == strlen(logger) && !strncmp(s, logger, name);
 		if (!ours)
 			return logging_bad(r, "unknown logger name");
@@ -94,7 +94,7 @@ int admin_logging(struct areq *r)
 	if (*r->http->query && !level && !paths && !one)
 		return logging_bad(r, "unknown logger name");
 	if (!!level + !!paths + !!one > 1)
-		return logging_bad(r, "only one of level, paths and a name can be given");
+		return logging_bad(r, "invalid number of parameters");
 	if (level)
 		status = level_set(r, level, strlen(level));
 	else if (one)

@@ -1,4 +1,5 @@
 /* /stats, and the numbers of the process itself. */
+#include "proxy/core/scope_buckets.h"
 #include "proxy/core/version.h"
 #include "proxy/waypoint/admin_priv.h"
 
@@ -90,13 +91,17 @@ void waypoint_stats_start(struct waypoint *w)
 }
 
 /* What Envoy's parameters ask; 0, or the status that was answered. */
-static int query(const struct areq *r, struct weft_scope_query *q)
+static int query(const struct areq *r, struct weft_scope_query *q, enum weft_scope_buckets *ret_how)
 {
+	static const enum weft_scope_buckets hows[] = {WEFT_BUCKETS_CUMULATIVE,
+						       WEFT_BUCKETS_DISJOINT, WEFT_BUCKETS_DETAILED,
+						       WEFT_BUCKETS_SUMMARY, WEFT_BUCKETS_SUMMARY};
+	static const char *const hiddens[] = {"include", "only", "exclude"};
 	static const char *const types[] = {"All", "Counters", "Histograms", "Gauges",
 					    "TextReadouts"};
 	static const char *const buckets[] = {"cumulative", "disjoint", "detailed", "summary",
 					      "none"};
-	const char *b = areq_param(r, "histogram_buckets");
+	const char *b = areq_param(r, "histogram_buckets"), *hidden = areq_param(r, "hidden");
 	size_t i;
 
 	*q = (struct weft_scope_query){.used_only = areq_param(r, "usedonly") != NULL,
@@ -118,13 +123,20 @@ static int query(const struct areq *r, struct weft_scope_query *q)
 		return areq_text(r, 400,
 				 "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|"
 				 "summary)\n\n");
+	*ret_how = b ? hows[i] : WEFT_BUCKETS_SUMMARY;
+	for (i = 0; hidden && i < sizeof(hiddens) / sizeof(*hiddens); i++)
+		if (!strcmp(hidden, hiddens[i])) /* no statistic of ours is hidden */
+			break;
+	if (hidden && i == sizeof(hiddens) / sizeof(*hiddens))
+		return areq_text(r, 400, "usage: /stats?hidden=(include|only|exclude)\n\n");
 	return 0;
 }
 
 int admin_prometheus(struct areq *r)
 {
+	enum weft_scope_buckets how;
 	struct weft_scope_query q;
-	int status = query(r, &q);
+	int status = query(r, &q, &how);
 
 	if (status)
 		return status;
@@ -138,6 +150,7 @@ int admin_prometheus(struct areq *r)
 int admin_stats(struct areq *r)
 {
 	const char *format = areq_param(r, "format");
+	enum weft_scope_buckets how;
 	struct weft_scope_query q;
 	int status;
 
@@ -145,15 +158,15 @@ int admin_stats(struct areq *r)
 		return admin_prometheus(r);
 	if (format && *format && strcmp(format, "text") && strcmp(format, "json"))
 		return areq_text(r, 400, "usage: /stats?format=(json|prometheus|text)\n\n");
-	status = query(r, &q);
+	status = query(r, &q, &how);
 	if (status)
 		return status;
 	refresh(r->w);
 	if (format && !strcmp(format, "json")) {
-		status = weft_scope_json(r->out, &q);
+		status = weft_scope_json_as(r->out, &q, how);
 		*r->ret_type = "application/json";
 	} else {
-		status = weft_scope_text(r->out, &q);
+		status = weft_scope_text_as(r->out, &q, how);
 	}
 	if (!status)
 		return 200;

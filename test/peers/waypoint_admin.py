@@ -1,5 +1,5 @@
 """Admin, seal, end and validation of weft-waypoint; admin's answers are compared with a real Envoy's. TAP on stdout."""
-import glob, http.client, json, os, pwd, signal, socket, subprocess, sys, tempfile, threading, time
+import glob, http.client, json, os, pwd, re, signal, socket, subprocess, sys, tempfile, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BIN = os.environ.get("MESH_BIN", "build/release")
@@ -150,16 +150,27 @@ def compare(ours, real):
         # Envoy does not know when a static secret came
         more = [k for k in a if not a[k] <= b.get(k, set()) and not k.endswith("static_secrets[]/last_updated")]
         ok(not more, f"{target}: keys and types are Envoy's", more)
+    for how in ("cumulative", "disjoint", "detailed", "summary"):
+        target = "/stats?histogram_buckets=%s&filter=cluster.up.upstream_cx_length_ms" % how
+        word = lambda s: [re.sub("[0-9.e+]+", "N", x) for x in re.split("[:, ]+", re.sub("nan|No recorded values", "N", ask(s, target)[1].split("\n")[0]))]
+        ok(word(ours)[:2] == word(real)[:2], f"{target}: as Envoy prints it", (word(ours), word(real)))
+        target = "/stats?format=json&histogram_buckets=%s&type=Histograms" % how
+        a, b = (shape(json.loads(ask(s, target)[1]), "", {}) for s in (ours, real))
+        null = lambda m: {k for k in m if not k.endswith(("interval", "cumulative"))}
+        ok(null(a) <= null(b), f"{target}: keys and types are Envoy's", null(a) ^ null(b))
     lines = lambda s: {"::".join(x.split("::")[:1] + x.split("::")[2:-1]) for x in ask(s, "/clusters")[1].split("\n") if ":127." in x}
     ok(lines(ours) <= lines(real) and lines(ours), "/clusters as text: lines of hosts are Envoy's", lines(ours) ^ lines(real))
     for method, target in (("GET", "/ready"), ("GET", "/logging"), ("POST", "/logging"), ("POST", "/logging?zz=debug"), ("POST", "/logging?level=zz"),
                            ("GET", "/healthcheck/fail"), ("POST", "/healthcheck/fail"), ("GET", "/ready"), ("POST", "/healthcheck/ok"),
                            ("GET", "/ready"), ("GET", "/reset_counters"), ("POST", "/reset_counters"), ("POST", "/reopen_logs"), ("GET", "/help"),
                            ("GET", "/nothing"), ("GET", "/config_dump?resource=zz"), ("GET", "/config_dump?name_regex=%5B"), ("GET", "/stats?format=zz"),
-                           ("GET", "/stats?type=zz"), ("GET", "/stats?filter=%5B"), ("GET", "/stats?histogram_buckets=zz"), ("GET", "/stats?usedonly"),
+                           ("GET", "/stats?type=zz"), ("GET", "/stats?filter=%5B"), ("GET", "/stats?histogram_buckets=zz"), ("GET", "/stats?hidden=zz"), ("GET", "/stats?hidden=only"),
+                           ("GET", "/stats?zz=1&filter=server.live"), ("GET", "/clusters?format=zz"), ("GET", "/listeners?format=zz"), ("POST", "/logging?paths=main"),
+                           ("POST", "/logging?paths=zz:info"), ("POST", "/logging?level=info&main=info"), ("GET", "/stats?type=TextReadouts"),
+                           ("GET", "/config_dump?mask=zz"), ("GET", "/config_dump?resource=static_clusters&name_regex=zz"), ("GET", "/init_dump?mask=zz"), ("GET", "/stats?usedonly"),
                            ("GET", "/stats?format=json"), ("POST", "/drain_listeners?skip_exit"), ("GET", "/drain_listeners"), ("GET", "/quitquitquit")):
         a, b = ask(ours, target, method), ask(real, target, method)
-        same = a[0] == b[0] and (a[0] == 200 or target.startswith(("/stats", "/nothing", "/logging?", "/config_dump?name")) or a[1].strip() == b[1].strip())
+        same = a[0] == b[0] and (a[0] == 200 or "usage: /logging" in a[1] and a[1].split("\n")[0] == b[1].split("\n")[0] or target.startswith(("/stats", "/nothing", "/config_dump?")) or a[1].strip() == b[1].strip())
         ok(same, f"{method} {target}: {b[0]}", (a[0], a[1][:200], b[0], b[1][:200]))
     names = lambda s: {x.split(":")[0] for x in ask(s, "/stats?filter=^(server|listener_manager|cluster_manager)")[1].split("\n") if x}
     ok(names(ours) and names(ours) <= names(real), "server.*, listener_manager.*, cluster_manager.*: names are Envoy's", names(ours) - names(real))

@@ -1,6 +1,6 @@
 /* Statistics under Envoy's names: text, JSON, Prometheus, histograms, threads, memory.
  * also built: tsan */
-#include "proxy/core/scope.h"
+#include "proxy/core/scope_buckets.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -307,6 +307,71 @@ static void json_is_json(void **state)
 	weft_scope_unref(s);
 }
 
+/* /stats?histogram_buckets= */
+static void histograms_by_bucket(void **state)
+{
+	static const struct weft_scope_query q = {.filter = "^cluster.buck.upstream_rq_time"};
+	static const struct {
+		enum weft_scope_buckets how;
+		bool json;
+		const char *part;
+	} v[] = {
+		{WEFT_BUCKETS_CUMULATIVE, false,
+		 "upstream_rq_time: B0.5(0,1) B1(0,1) B5(0,3) B10("},
+		{WEFT_BUCKETS_DISJOINT, false, " B0.5(0,1) B1(0,0) B5(0,2) B10(0,0) "},
+		{WEFT_BUCKETS_DISJOINT, false, " B1000(0,1) "},
+		{WEFT_BUCKETS_DETAILED, false,
+		 "\n  totals=0,0:1, 3,0.1:2, 700,10:1\n  intervals=\n"},
+		{WEFT_BUCKETS_DETAILED, false, "\n  summary=P0(nan,0) "},
+		{WEFT_BUCKETS_SUMMARY, false, ": P0(nan,0) P25("},
+		{WEFT_BUCKETS_CUMULATIVE, true,
+		 "{\"histograms\":[{\"name\":\"cluster.buck.upstream_rq_time\",\"buckets\":[{"
+		 "\"upper_"
+		 "bound\":0.5,\"interval\":0,\"cumulative\":1},"},
+		{WEFT_BUCKETS_DISJOINT, true,
+		 "{\"upper_bound\":3600000,\"interval\":0,\"cumulative\":0}]}]}]}"},
+		{WEFT_BUCKETS_DETAILED, true,
+		 "\"totals\":[{\"lower_bound\":0,\"width\":0,\"count\":1},{\"lower_bound\":3,"},
+		{WEFT_BUCKETS_DETAILED, true,
+		 "\"intervals\":[],\"percentiles\":[{\"interval\":null,"},
+	};
+	struct weft_scope *s = weft_scope_get(&cluster, "buck");
+	char text[8192];
+
+	weft_scope_record(s, RQ_TIME, 0);
+	weft_scope_record(s, RQ_TIME, 3);
+	weft_scope_record(s, RQ_TIME, 3);
+	weft_scope_record(s, RQ_TIME, 700);
+	for (size_t i = 0; i < sizeof(v) / sizeof(*v); i++) {
+		struct evbuffer *b = evbuffer_new();
+		int n;
+
+		assert_int_equal(v[i].json ? weft_scope_json_as(b, &q, v[i].how)
+					   : weft_scope_text_as(b, &q, v[i].how),
+				 0);
+		n = evbuffer_remove(b, text, sizeof(text) - 1);
+		text[n] = 0;
+		if (!strstr(text, v[i].part))
+			print_message("# wanted: %s\n# in: %s\n", v[i].part, text);
+		assert_non_null(strstr(text, v[i].part));
+		evbuffer_free(b);
+	}
+	weft_scope_unref(s);
+}
+
+/* No histogram asked for: none is told of. */
+static void json_without_histograms(void **state)
+{
+	static const struct weft_scope_query q = {.filter = "^cluster.noh.upstream_rq_total"};
+	struct weft_scope *s = weft_scope_get(&cluster, "noh");
+	char *text = page(JSON, &q);
+
+	assert_string_equal(
+		text, "{\"stats\":[{\"name\":\"cluster.noh.upstream_rq_total\",\"value\":0}]}");
+	free(text);
+	weft_scope_unref(s);
+}
+
 static void names_by_use_are_bounded(void **state)
 {
 	struct weft_scope *s = weft_scope_get(&cluster, "many");
@@ -398,6 +463,8 @@ int main(void)
 		cmocka_unit_test(prometheus_has_labels),
 		cmocka_unit_test(promtool_takes_it),
 		cmocka_unit_test(json_is_json),
+		cmocka_unit_test(histograms_by_bucket),
+		cmocka_unit_test(json_without_histograms),
 		cmocka_unit_test(names_by_use_are_bounded),
 		cmocka_unit_test(threads_lose_nothing),
 		cmocka_unit_test(idle_clusters_are_small),
