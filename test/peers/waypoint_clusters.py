@@ -627,6 +627,16 @@ add("like_down", odd[1].port, protocol_selection="USE_DOWNSTREAM_PROTOCOL")
 add("heads", odd[1].port, http={**OPT, "common_http_protocol_options": {"max_response_headers_kb": 8}})
 add("option", odd[2].port, upstream_bind_config={"source_address": {"address": "127.0.0.1", "port_value": 0}, "socket_options": [
     {"level": socket.SOL_SOCKET, "name": socket.SO_KEEPALIVE, "buf_value": "AQAAAA==", "state": "STATE_PREBIND"}]})
+three = [Upstream("three%d" % i) for i in range(3)]
+three[0].sick = "/health"
+add("heavy", health_checks=HTTP_CHECK, load_assignment=load(
+    "heavy", lb(host(three[0].port, load_balancing_weight=9), host(three[1].port)), {"priority": 1, **lb(host(three[2].port))},
+    policy={"weighted_priority_health": True}))
+for n, how in (("forced", {"force_locality_direct_routing": True}), ("forced2", {"force_local_zone": {"min_size": 1}})):
+    add(n, load_assignment=load(n, {"locality": {"zone": "a"}, **lb(host(B[0].port))}, {"locality": {"zone": "b"}, **lb(host(B[1].port), host(B[2].port))}),
+        load_balancing_policy={"policies": [{"typed_extension_config": {"name": "rr", "typed_config": {
+            "@type": T + ".extensions.load_balancing_policies.round_robin.v3.RoundRobin",
+            "locality_lb_config": {"zone_aware_lb_config": {"min_cluster_size": 1, **how}}}}}]})
 both = Upstream("both", tls=server_tls(cert, key))
 AUTO = {"auto_config": {"http2_protocol_options": {}}}
 secured("auto2", both, http=AUTO)
@@ -661,6 +671,11 @@ def odds(p):
     sick.sick = None
     got = together(3, lambda i: (time.sleep(i * 0.1), ask(MAIN, "/full_scan/", do="delay=900").get("x-from"))[1])
     tap.same(set(got), {"odd0", "odd1", "odd2"}, "enable_full_scan: always the least busy of all")
+    healthy("heavy", 2)
+    got = spread("heavy", 200)
+    tap.ok(near(got, {"three1": 14, "three2": 86}), "weighted_priority_health: a tenth of the weight is well, 14 of 100 stay", got)
+    for n in ("forced", "forced2"):
+        tap.same(spread(n, 20), {"b0": 20}, "%s: the own zone whatever the shares" % n)
     tap.same(spread("olddns", 2), {"twin1": 2}, "dns_resolution_config")
     tap.ok(spread("like_down", 2) == {"odd1": 2} and stats_of(p, "like_down")["upstream_cx_http1_total"] == 1, "protocol_selection")
     big = [ask(MAIN, "/heads/", do="header=x-big:" + "h" * k).status for k in (4000, 9000)]

@@ -14,7 +14,7 @@ from waypoint_kit import *
 
 tap = Tap()
 TCP = T + ".extensions.filters.network.tcp_proxy.v3.TcpProxy"
-NAMES = ("echo", "redis", "iperf", "idle", "weighted", "limited", "slowdown", "rated", "retry", "none", "nowhere", "full", "aged", "told",
+NAMES = ("echo", "redis", "iperf", "idle", "weighted", "limited", "slowdown", "rated", "unlimited", "unrated", "retry", "none", "nowhere", "full", "aged", "told",
          "tun1", "tun2", "post", "proxy1", "proxy2")
 PORT = dict(zip(NAMES, free_ports(len(NAMES))))
 BACK, BACK2, REDIS, IPERF, DEAD, EDGE = free_ports(6)
@@ -100,10 +100,14 @@ limit = {"name": "cl", "typed_config": {"@type": T + ".extensions.filters.networ
 delayed = {"name": "cl", "typed_config": {**limit["typed_config"], "stat_prefix": "cld", "max_connections": 1, "delay": "0.4s"}}
 rate = {"name": "rl", "typed_config": {"@type": T + ".extensions.filters.network.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "rl",
                                        "token_bucket": {"max_tokens": 3, "tokens_per_fill": 1, "fill_interval": "60s"}}}
+off = {"runtime_enabled": {"default_value": False, "runtime_key": "no.such"}}
+unlimit = {"name": "cl", "typed_config": {**limit["typed_config"], "stat_prefix": "clo", "max_connections": 1, **off}}
+unrate = {"name": "rl", "typed_config": {**rate["typed_config"], "stat_prefix": "rlo", **off}}
 config = bootstrap([
     proxied("echo"), proxied("redis", cluster="redis"), proxied("iperf", cluster="iperf"), proxied("idle", idle_timeout="0.5s"),
     proxied("weighted", weighted_clusters={"clusters": [{"name": "back", "weight": 3}, {"name": "back2", "weight": 1}]}),
     proxied("limited", [limit]), proxied("slowdown", [delayed]), proxied("rated", [rate]),
+    proxied("unlimited", [unlimit]), proxied("unrated", [unrate]),
     proxied("retry", cluster="mixed", max_connect_attempts=3), proxied("none", cluster="empty"), proxied("nowhere", cluster="missing"),
     proxied("full", cluster="full"), proxied("aged", max_downstream_connection_duration="0.5s"),
     proxied("told", access_log_options={"flush_access_log_on_connected": True, "access_log_flush_interval": "0.3s"}),
@@ -332,6 +336,11 @@ forget_log()
 s = cx("rated", False)
 tap.same(rest(s)[0], b"", "local_ratelimit: the fourth is closed")
 tap.same((end_of("rated").get("f"), weft.stat("local_rate_limit.rl.rate_limited")), ("URX", 1), "told and counted")
+
+several = [cx("unlimited") for _ in range(3)] + [cx("unrated") for _ in range(5)]
+tap.same(len([x.close() for x in several]), 8, "runtime_enabled off: neither limits")
+records("unlimited", 3), records("unrated", 5)
+forget_log()
 
 # ---- logs
 s = cx("told")
