@@ -255,7 +255,8 @@ tls_policy(struct tr *t, const struct tr_svc *s, uint32_t port, const struct wef
 {
 	size_t n;
 	const struct weft_object *v = weft_objects_of(t->objs, WEFT_KIND_BACKEND_TLS_POLICY, &n);
-	const Weft__Kube__BackendTlsPolicySpec *whole = NULL;
+	const Weft__Kube__BackendTlsPolicySpec *whole = NULL, *own = NULL;
+	const struct weft_object *of_whole = NULL, *of_own = NULL;
 
 	for (; n; v++, n--) {
 		const Weft__Kube__BackendTlsPolicySpec *p =
@@ -268,20 +269,23 @@ tls_policy(struct tr *t, const struct tr_svc *s, uint32_t port, const struct wef
 
 			if (strcmp(p->target_refs[i]->name, s->o->name) != 0)
 				continue;
-			if ((!name || !*name) && !whole) {
+			if ((!name || !*name) && (!whole || gw_older(v, of_whole) < 0)) {
 				whole = p;
-				*ret = v;
+				of_whole = v;
 			}
 			for (size_t k = 0; name && *name && k < s->spec->n_ports; k++)
 				if ((uint32_t)s->spec->ports[k]->port == port &&
 				    s->spec->ports[k]->name &&
-				    !strcmp(s->spec->ports[k]->name, name)) {
-					*ret = v; /* the port's own before the whole Service's */
-					return p;
+				    !strcmp(s->spec->ports[k]->name, name) &&
+				    (!own || gw_older(v, of_own) < 0)) {
+					own = p;
+					of_own = v;
 				}
 		}
 	}
-	return whole;
+	/* the port's own before the whole Service's, and of two the older */
+	*ret = own ? of_own : of_whole;
+	return own ? own : whole;
 }
 
 /* The ca.crt of each ConfigMap, one after the other; NULL: one is missing. */
