@@ -220,7 +220,7 @@ static void attach_gateway(struct tr *t, const struct weft_object *o, const stru
 {
 	const bool http =
 		o->kind->id == WEFT_KIND_HTTP_ROUTE || o->kind->id == WEFT_KIND_GRPC_ROUTE;
-	bool named = false, allowed = false, met = false, clash = false;
+	bool named = false, allowed = false, met = false, clash = false, taken = false;
 
 	for (size_t i = 0; i < g->n_listeners; i++) {
 		const Weft__Kube__GatewayListener *l = g->listeners[i].l;
@@ -236,6 +236,11 @@ static void attach_gateway(struct tr *t, const struct weft_object *o, const stru
 		allowed = true;
 		if (!hostnames_meet(t, c, l->hostname, &a))
 			continue;
+		/* nothing would choose between two */
+		if (o->kind->id == WEFT_KIND_TCP_ROUTE && g->listeners[i].attached) {
+			taken = true;
+			continue;
+		}
 		if (http && gw_hosts_clash(t, &a)) {
 			clash = true;
 			continue;
@@ -249,9 +254,10 @@ static void attach_gateway(struct tr *t, const struct weft_object *o, const stru
 	}
 	if (met)
 		return;
-	*v = clash	? (struct verdict){"HostnameConflict", "an older route of the other kind, "
-								    "HTTPRoute or GRPCRoute, has one "
-								    "of the hostnames"}
+	*v = taken ? (struct verdict){"NotAllowedByListeners", "an older TCPRoute has the listener"}
+	     : clash	? (struct verdict){"HostnameConflict", "an older route of the other kind, "
+								  "HTTPRoute or GRPCRoute, has one "
+								  "of the hostnames"}
 	     : !named	? (struct verdict){"NoMatchingParent", "the Gateway has no such listener"}
 	     : !allowed ? (struct verdict){"NotAllowedByListeners",
 					   "no listener takes this kind from this namespace"}

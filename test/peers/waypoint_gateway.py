@@ -341,6 +341,7 @@ def streams():
     try:
         put("r-stream", *service("infra", "redis", {6379: ("tcp", p)}), *service("infra", "sec", {443: ("tls", tls_up.port)}),
             route("TCPRoute", "infra", "redis", [rule(to("redis", 6379))], parents=[parent(sectionName="redis")]),
+            route("TCPRoute", "infra", "redis-too", [rule(to("a"))], parents=[parent(sectionName="redis")]),
             route("TCPRoute", "infra", "end", [rule(to("a"))], parents=[parent(sectionName="end")]),
             route("TLSRoute", "infra", "pass", [rule(to("sec", 443))], ["p.test", "*.q.test"], parents=[parent(sectionName="pass")]))
 
@@ -352,6 +353,8 @@ def streams():
             except OSError:
                 return b""
         tap.ok(*told(redis, b"+PONG\r\n", "TCPRoute: redis"))
+
+        tap.same(reasons("TCPRoute", "infra", "redis-too"), ("NotAllowedByListeners", ""), "... a second one for the listener is not taken")
 
         def passed(sni, port=8443, check=True):
             ctx = client_tls()
