@@ -316,7 +316,7 @@ cat >"$MESH_W/f" <<EOF
 - name: hce
   typed_config: {"@type": $T.health_check.v3.HealthCheck, pass_through_mode: false, headers: [{name: ":path", string_match: {exact: /hcempty}}], cluster_min_healthy_percentages: {empty: {value: 50}}}
 - name: hcp
-  typed_config: {"@type": $T.health_check.v3.HealthCheck, pass_through_mode: true, cache_time: 1s, headers: [{name: ":path", string_match: {exact: /hc}}]}
+  typed_config: {"@type": $T.health_check.v3.HealthCheck, pass_through_mode: true, cache_time: 60s, headers: [{name: ":path", string_match: {exact: /hc}}]}
 - name: buffer
   typed_config: {"@type": $T.buffer.v3.Buffer, max_request_bytes: 100}
 - name: gs
