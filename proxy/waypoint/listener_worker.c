@@ -260,6 +260,7 @@ static void conn_start(struct wconf *c, const struct lpre_done *d, uint64_t star
 	x->io = weft_io_new(c->ws->conf.worker->base, d->fd, lc->tls ? &tls : NULL, d->already,
 			    &hs_ops, x);
 	weft_io_set_high(x->io, c->l->buffer_bytes);
+	weft_io_set_peer(x->io, &d->direct_remote); /* known: the kernel is not asked again */
 	info = weft_io_info_edit(x->io);
 	info->local = d->local;
 	info->remote = d->remote;
