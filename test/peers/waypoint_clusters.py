@@ -13,11 +13,11 @@ import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from upstream_kit import PROXY_V2, Upstream, server_tls
-from waypoint_kit import (H2_UP, HTTP_OPTIONS, SLOW, T, WORK, Ca, Proxy, Tap, address, ask, bootstrap, chain, cluster, dial, free_ports,
+from waypoint_kit import (H2_UP, SLOW, T, WORK, Ca, Proxy, Tap, address, ask, bootstrap, chain, cluster, dial, free_ports,
                           hcm, listener, pem, to, upstream_tls, wait_for)
 
 tap = Tap()
-MAIN, FOUR, DEAD, DEAD2 = free_ports(4)
+MAIN, FOUR, DEAD = free_ports(3)
 B = [Upstream("b%d" % i) for i in range(6)]
 H2 = [Upstream("h%d" % i, h2_only=True) for i in range(2)]
 CLUSTERS, ROUTES = [], []
@@ -691,7 +691,6 @@ def odds(p):
 
 # ---- many workers
 crowd = Upstream("crowd")
-inside, most, gate = [0], [0], threading.Lock()
 many_ok, many_bad = Upstream("many_ok"), Upstream("many_bad")
 many_away = Upstream("many_away")
 WIDE = [cluster("crowd", crowd.port, **breaker(max_connections=3, max_pending_requests=1000, max_requests=1000)),

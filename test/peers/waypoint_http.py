@@ -407,7 +407,8 @@ def health(proxy):
     tap.ok(wait_for(lambda: ask(P["main"], "/prio").get("x-from") == "sick", 5), "a host that is well again is used again")
     sick.sick = "/health"
     codes = [ask(P["main"], "/outlier").status for _ in range(30)]
-    tap.ok(codes.count(503) == 3 and (proxy.stat("cluster.outlier.outlier_detection.ejections_active") or 0) == 1,
+    # the main thread decides: a few more requests may go before the worker knows
+    tap.ok(3 <= codes.count(503) <= 9 and 503 not in codes[-8:] and (proxy.stat("cluster.outlier.outlier_detection.ejections_active") or 0) == 1,
            "three errors in a row eject a host: %d of 30 failed" % codes.count(503), codes)
 
 
