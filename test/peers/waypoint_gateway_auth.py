@@ -2,11 +2,13 @@
 """Tokens, policies and authorizers that the agent translates, by real traffic: run by test/scenario/waypoint/gateway_auth.sh in node B's
 namespace. First at a gateway of the edge, then at a waypoint between pods."""
 import base64
+import http.server
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -24,13 +26,13 @@ def told(what, want, text):
     return good, text, "got %r" % (got,)
 
 
-def http(path="/", host="m.test", **more):
+def fetch(path="/", host="m.test", **more):
     return ask(80, path, host=host, **more)
 
 
 def code(path="/", **more):
     try:
-        return http(path, **more).status
+        return fetch(path, **more).status
     except OSError as e:
         return type(e).__name__
 
@@ -59,19 +61,40 @@ def token(path, **claims):
     return [("authorization", "Bearer " + data + "." + b64(openssl("dgst", "-sha256", "-sign", path, stdin=data.encode())))]
 
 
+def keys_served(path):
+    """The port of a server of the keys"""
+    class Keys(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            data = jwks(path).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args):
+            pass
+    s = http.server.ThreadingHTTPServer((HERE, 0), Keys)
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    return s.server_port
+
+
 def tokens():
     good, forged = key("good"), key("forged")
+    put("keys", *service("infra", "keys", {80: ("http", keys_served(forged))}))
     put("jwt", obj("RequestAuthentication", "infra", "jwt", {"targetRefs": [target_ref("Gateway/edge")], "jwtRules": [
         {"issuer": "https://issuer.test", "audiences": ["me"], "jwks": jwks(good), "forwardOriginalToken": True,
          "outputClaimToHeaders": [{"header": "x-sub", "claim": "sub"}], "outputPayloadToHeader": "x-payload"},
         {"issuer": "https://second.test", "jwksUri": "http://keys.infra.svc.cluster.local/jwks", "fromParams": ["t"]}]}, api=SECURITY))
     tap.ok(*told(lambda: code(headers=token(forged)), 401, "RequestAuthentication: a forged token is refused"))
-    r = http(headers=token(good))
+    r = fetch(headers=token(good))
     tap.same((r.status, r.seen("x-sub"), bool(r.seen("x-payload")), bool(r.seen("authorization"))), (200, "alice", True, True),
              "... a good one goes on, its claims in headers")
     tap.same(code(), 200, "... as does a request without one")
     tap.same((code(headers=token(good, exp=1)), code(headers=token(good, aud="you")), code(headers=token(good, iss="other"))),
              (401, 403, 401), "... past its time, for others, of another issuer: refused")
+    second = token(forged, iss="https://second.test")[0][1].split()[1]
+    tap.ok(*told(lambda: code("/?t=" + second), 200, "... keys of a Service, a token in a parameter"))
+    tap.same(code("/?t=" + token(good, iss="https://second.test")[0][1].split()[1]), 401, "... signed by another it is refused")
     put("jwt-allow", policy("infra", "need", "Gateway/edge", rules=[
         {"from": [{"source": {"requestPrincipals": ["https://issuer.test/alice"]}}], "to": [{"operation": {"paths": ["/who"]}}]},
         {"to": [{"operation": {"paths": ["/claim"]}}], "when": [{"key": "request.auth.claims[groups]", "values": ["ops"]}]},
@@ -85,7 +108,6 @@ def tokens():
         tap.same(code(path, headers=token(good, **claims)), want, "... %s with %s" % (path, claims or "the token as it is"))
     tap.same((code("/any"), code("/open")), (403, 200), "... and without a token")
     drop("jwt-allow")
-    put("keys", *service("infra", "keys", {80: ("http", UP.port)}))
     drop("jwt")
     tap.ok(*told(lambda: code(headers=token(forged)), 200, "... once the objects are gone nothing is looked at"))
 
@@ -130,9 +152,9 @@ def custom():
     put("custom", *[policy("infra", "c-" + p, "Gateway/edge", "CUSTOM", [{"to": [{"operation": {"paths": ["/%s*" % p]}}]}],
                            provider={"name": p}) for p in ("http", "open", "status", "grpc")])
     try:
-        tap.ok(*told(lambda: http("/http/0").seen("x-from"), "authorizer", "CUSTOM: the authorizer allows; its header goes to the backend"))
+        tap.ok(*told(lambda: fetch("/http/0").seen("x-from"), "authorizer", "CUSTOM: the authorizer allows; its header goes to the backend"))
         tap.same(code("/http/1", do="status=403;header=x-why:because"), 403, "... it denies")
-        r = http("/http/1", do="status=401;header=x-why:because;header=x-other:no")
+        r = fetch("/http/1", do="status=401;header=x-why:because;header=x-other:no")
         tap.same((r.status, r.get("x-why"), r.get("x-other")), (401, "because", None), "... with its status and the headers that are named")
         tap.ok(any(s[1] == "/check/http/1" for s in AUTH.seen), "... it was asked for the path", AUTH.seen)
         n = len(AUTH.seen)
