@@ -587,13 +587,14 @@ store_get(void *ctx, const char *name, const Envoy__Config__Core__V3__ConfigSour
 static void test_secrets(void **state)
 {
 	static const char y[] =
-		"{common_tls_context: {tls_certificate_sds_secret_configs: [{name: cert}], "
-		"combined_validation_context: {default_validation_context: "
+		"{common_tls_context: {tls_certificate_sds_secret_configs: [{name: cert, "
+		"sds_config: "
+		"{ads: {}}}], combined_validation_context: {default_validation_context: "
 		"{match_typed_subject_alt_names: [{san_type: URI, matcher: {prefix: "
 		"'spiffe://x/'}}]}, validation_context_sds_secret_config: {name: roots, "
 		"sds_config: "
 		"{ads: {}}}}}, require_client_certificate: true, "
-		"session_ticket_keys_sds_secret_config: {name: keys}}";
+		"session_ticket_keys_sds_secret_config: {name: keys, sds_config: {ads: {}}}}";
 	const Envoy__Config__Core__V3__ConfigSource *src;
 	const Envoy__Extensions__TransportSockets__Tls__V3__DownstreamTlsContext *m;
 	struct store st = {0};
@@ -620,7 +621,7 @@ static void test_secrets(void **state)
 	assert_true(weft_tls_want(m->common_tls_context, m->session_ticket_keys_sds_secret_config,
 				  0, &name, &src));
 	assert_string_equal(name, "cert");
-	assert_null(src);
+	assert_non_null(src);
 	assert_true(weft_tls_want(m->common_tls_context, m->session_ticket_keys_sds_secret_config,
 				  1, &name, &src));
 	assert_string_equal(name, "roots");
@@ -638,6 +639,69 @@ static void test_secrets(void **state)
 	assert_non_null(strstr(t2.errs.v[0].msg, "another kind"));
 	weft_arena_free(t2.a);
 	weft_arena_free(t.a);
+}
+
+/* A static secret is there or is not; it is not waited for. */
+static void test_static_secret(void **state)
+{
+	struct store st = {0};
+	struct weft_tls_secrets sec = {store_get, &st};
+	struct tconf t;
+
+	server_of(&t, "{common_tls_context: {tls_certificate_sds_secret_configs: [{name: cert}]}}",
+		  &sec, -EINVAL);
+	assert_non_null(strstr(t.errs.v[0].msg, "no secret \"cert\""));
+	weft_arena_free(t.a);
+}
+
+static int secret_check(const char *yaml, char msg[512])
+{
+	struct tconf t;
+	int r;
+
+	tconf_init(&t);
+	r = weft_tls_secret_check(&t.cfg, NULL, (const void *)tmsg(&t, SEC, yaml, vals, n_vals));
+	assert_int_equal(r != 0, t.errs.n > 0);
+	snprintf(msg, 512, "%s: %.150s", t.errs.v[0].path, t.errs.v[0].msg);
+	weft_arena_free(t.a);
+	return r;
+}
+
+/* By itself, before anything uses it. */
+static void test_secret_check(void **state)
+{
+	static const struct {
+		const char *yaml, *says; /* NULL: fine */
+	} v[] = {
+		{"{name: s, tls_certificate: " CERT("ec") "}", NULL},
+		{"{name: s, tls_certificate: {certificate_chain: {inline_string: @ec@}, "
+		 "private_key: {inline_string: @ec2.key@}}}",
+		 "tls_certificate.private_key: does not fit the certificate"},
+		{"{name: s, tls_certificate: {certificate_chain: {inline_string: x}, private_key: "
+		 "{inline_string: @ec.key@}}}",
+		 "tls_certificate.certificate_chain: must be a certificate chain"},
+		{"{name: s, tls_certificate: {certificate_chain: {inline_string: @ec@}}}",
+		 "tls_certificate.private_key: must be set"},
+		{"{name: s, validation_context: {" CA("ca") "}}", NULL},
+		{"{name: s, validation_context: {trusted_ca: {inline_string: x}}}",
+		 "validation_context.trusted_ca"},
+		/* its trusted_ca may stand in the other half of a combined context */
+		{"{name: s, validation_context: {match_typed_subject_alt_names: [{san_type: URI, "
+		 "matcher: {prefix: 'spiffe://x/'}}]}}",
+		 NULL},
+		{"{name: s, session_ticket_keys: {keys: [" KEY("A") "]}}", NULL},
+		{"{name: s, session_ticket_keys: {keys: [{inline_string: short}]}}",
+		 "session_ticket_keys.keys[0]: must have 80 bytes"},
+		{"{name: s, generic_secret: {secret: {inline_string: x}}}", NULL},
+	};
+	char msg[512];
+
+	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
+		int r = secret_check(v[i].yaml, msg);
+
+		if (r != (v[i].says ? -EINVAL : 0) || (v[i].says && !strstr(msg, v[i].says)))
+			fail_msg("%zu: %d, %s", i, r, msg);
+	}
 }
 
 /* Sessions outlive the object that made their context. */
@@ -831,6 +895,7 @@ int main(void)
 		cmocka_unit_test(test_crl_and_depth), cmocka_unit_test(test_by_name),
 		cmocka_unit_test(test_params),	      cmocka_unit_test(test_alpn),
 		cmocka_unit_test(test_tickets),	      cmocka_unit_test(test_secrets),
+		cmocka_unit_test(test_static_secret), cmocka_unit_test(test_secret_check),
 		cmocka_unit_test(test_outlived),      cmocka_unit_test(test_infos),
 		cmocka_unit_test(test_files),	      cmocka_unit_test(test_password),
 		cmocka_unit_test(test_refused),

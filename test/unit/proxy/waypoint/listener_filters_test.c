@@ -343,6 +343,7 @@ static void disabled(void **state)
 	start();
 	decided(true);
 	assert_null(pre);
+	lpre_free(over);
 	over = NULL; /* the same with "or" around it, and without "not" */
 	memset(&got, 0, sizeof(got));
 	no.rule_case =
