@@ -24,8 +24,6 @@ static void end_after(struct weft_stream *s)
 
 static bool refuse(struct weft_stream *s, int status, const char *details)
 {
-	if (status == 400 && !s->c->conf->session[HCM_H1].h1.stream_error_on_invalid)
-		end_after(s);
 	weft_stream_reply(s, status, details, NULL, NULL, NULL);
 	return false;
 }

@@ -424,8 +424,6 @@ static bool tls_fits(const struct weft_route_priv *p, const struct weft_route_in
 	const struct weft_tls_info *t = in->info && in->info->down ? in->info->down->tls : NULL;
 	bool presented = t && t->peer_presented, verified = t && t->peer_verified;
 
-	if (!t)
-		return p->tls_presented == -1 && p->tls_validated == -1;
 	return (p->tls_presented < 0 || p->tls_presented == presented) &&
 	       (p->tls_validated < 0 || p->tls_validated == verified);
 }

@@ -132,6 +132,18 @@ static int outer_of(struct weft_stream *s)
 	return stream_first(s, WEFT_RESPONSE);
 }
 
+/* After what is said to be malformed nothing more is read from an HTTP/1 connection. */
+static void end_after(struct weft_stream *s)
+{
+	struct hcm_conn *c = s->c;
+
+	if (s->info.protocol == WEFT_HTTP_2 || !c->session || c->drain == HCM_CLOSING ||
+	    c->conf->session[HCM_H1].h1.stream_error_on_invalid)
+		return;
+	c->drain = HCM_CLOSING;
+	weft_session_drain(c->session, 0);
+}
+
 enum weft_flow weft_stream_answer(struct weft_stream *s, const struct weft_reply *a)
 {
 	struct weft_local_text t;
@@ -146,6 +158,8 @@ enum weft_flow weft_stream_answer(struct weft_stream *s, const struct weft_reply
 		return WEFT_DONE;
 	}
 	stream_enter(s);
+	if (a->status == 400)
+		end_after(s);
 	if (a->details)
 		s->info.details = weft_arena_strdup(s->arena, a->details);
 	i = outer_of(s);

@@ -308,6 +308,14 @@ static const struct weft_endpoint_entry *pick_only(const struct weft_balancer *b
 	return b->c->priv->locality->fail_on_panic ? NULL : e;
 }
 
+static uint32_t share_there(const struct weft_balancer *b, const struct prio *p)
+{
+	size_t live = p->n_healthy + p->n_degraded;
+	uint64_t pct = p->n ? live * b->hosts->overprovisioning_pct / p->n : 0;
+
+	return pct > 100 ? 100 : pct || !live ? (uint32_t)pct : 1;
+}
+
 static struct prio *pick_priority(const struct weft_balancer *b, struct weft_lb_ctx *ctx,
 				  uint64_t random, bool *ret_degraded)
 {
@@ -315,11 +323,13 @@ static struct prio *pick_priority(const struct weft_balancer *b, struct weft_lb_
 
 	*ret_degraded = false;
 	if (ctx->priorities) {
-		uint32_t pct[PRIOS_MAX];
+		uint32_t pct[PRIOS_MAX], there[PRIOS_MAX];
 
-		for (i = 0; i < b->n_prios && i < PRIOS_MAX; i++)
+		for (i = 0; i < b->n_prios && i < PRIOS_MAX; i++) {
 			pct[i] = b->prios[i].healthy_pct + b->prios[i].degraded_pct;
-		ctx->priorities(ctx->owner, pct, i);
+			there[i] = share_there(b, &b->prios[i]);
+		}
+		ctx->priorities(ctx->owner, pct, there, i);
 		for (uint32_t k = 0; k < i; k++) {
 			sum += pct[k];
 			if (at <= sum) {

@@ -21,8 +21,9 @@ struct weft_lb_ctx {
 	const char *override_host; /* "ip:port" to prefer; NULL */
 	/* Retry: false refuses a host; the pick is tried again up to max_tries. NULL: none. */
 	bool (*accept)(void *owner, const struct weft_endpoint_entry *e);
-	/* Retry: changes priority loads (previous_priorities): pct[n], sum 100. NULL: none. */
-	void (*priorities)(void *owner, uint32_t *pct, size_t n);
+	/* Retry: changes priority loads (previous_priorities): pct[n], sum 100; there[n]: how much
+	 * of each could serve, 0..100. NULL: none. */
+	void (*priorities)(void *owner, uint32_t *pct, const uint32_t *there, size_t n);
 	void *owner;
 	unsigned max_tries; /* 0: 1 */
 	unsigned attempt;   /* set by the balancer: how many picks accept() refused already */

@@ -31,12 +31,14 @@ static void on_per_try(struct weft_timer *t)
 	router_timeout(r, true);
 }
 
+static void timed_out(struct router *r, bool per_try, const char *details);
+
 static void on_per_try_idle(struct weft_timer *t)
 {
 	struct router *r = ROUTER_OF(t, per_try_idle);
 
 	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_per_try_idle_timeout, 1);
-	router_timeout(r, true);
+	timed_out(r, true, "upstream_per_try_idle_timeout");
 }
 
 static void on_life(struct weft_timer *t)
@@ -594,7 +596,7 @@ void router_attempt(struct router *r)
 		router_arm_request_done(r);
 }
 
-void router_timeout(struct router *r, bool per_try)
+static void timed_out(struct router *r, bool per_try, const char *details)
 {
 	struct weft_stream *s = r->s;
 
@@ -605,8 +607,7 @@ void router_timeout(struct router *r, bool per_try)
 		weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_timeout, 1);
 		router_free_attempt(r, true);
 		weft_info_flag(weft_stream_info(s), WEFT_FLAG_UT);
-		weft_stream_cut(s, WEFT_RESET_LOCAL,
-				per_try ? "upstream_per_try_timeout" : "response_timeout");
+		weft_stream_cut(s, WEFT_RESET_LOCAL, details);
 		return;
 	}
 	/* a try that timed out counts as a reset; as a 504 for those who retry on status */
@@ -617,7 +618,10 @@ void router_timeout(struct router *r, bool per_try)
 	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_timeout, 1);
 	router_retry_done(r, false);
 	weft_scope_code(r->wc->cluster->scope, 504);
-	router_reply(r, 504, WEFT_FLAG_UT,
-		     per_try ? "upstream_per_try_timeout" : "response_timeout",
-		     "upstream request timeout", false);
+	router_reply(r, 504, WEFT_FLAG_UT, details, "upstream request timeout", false);
+}
+
+void router_timeout(struct router *r, bool per_try)
+{
+	timed_out(r, per_try, per_try ? "upstream_per_try_timeout" : "response_timeout");
 }

@@ -63,6 +63,7 @@ void router_mirror_send(struct router *r)
 			continue;
 		weft_headers_init(&h, weft_stream_arena(r->s));
 		weft_headers_copy(&h, r->req);
+		weft_headers_set_id(&h, WEFT_H_X_ENVOY_INTERNAL, "true", 4);
 		if (m->append_shadow)
 			shadow_host(&h);
 		if (r->keep && evbuffer_get_length(r->keep)) {

@@ -77,7 +77,7 @@ bool router_retry_headers(struct router *r, const struct weft_headers *h);
 bool router_retry(struct router *r, const struct weft_headers *h);
 void router_retry_done(struct router *r, bool success);
 bool router_host_ok(void *owner, const struct weft_endpoint_entry *e);
-void router_priorities(void *owner, uint32_t *pct, size_t n);
+void router_priorities(void *owner, uint32_t *pct, const uint32_t *there, size_t n);
 /* router_redirect.c */
 bool router_redirect(struct router *r, const struct weft_headers *h);
 /* router_mirror.c: copies go out when the whole request is there. */

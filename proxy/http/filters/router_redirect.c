@@ -66,7 +66,7 @@ static bool predicates_pass(struct router *r, const policy_msg *p, const struct 
 
 		if (d ==
 		    &envoy__extensions__internal_redirect__safe_cross_scheme__v3__safe_cross_scheme_config__descriptor) {
-			if (weft_stream_is_tls(r->s) && !to_tls)
+			if (!weft_stream_is_tls(r->s) && to_tls)
 				return false;
 		} else if (
 			d ==

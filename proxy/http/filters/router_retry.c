@@ -323,30 +323,34 @@ bool router_host_ok(void *owner, const struct weft_endpoint_entry *e)
 	return true;
 }
 
-/* Priorities that were tried get nothing; when all were, it starts over. */
-void router_priorities(void *owner, uint32_t *pct, size_t n)
+/* Priorities that were tried get nothing, the others what they can take, the first ones first; when
+ * all were tried it starts over. */
+void router_priorities(void *owner, uint32_t *pct, const uint32_t *there, size_t n)
 {
 	struct router *r = owner;
-	uint32_t sum = 0, given = 0;
+	uint32_t sum = 0, left = 100;
 	size_t i, first = n;
 
 	if (r->policy->priority_every > 1 && (r->tries - 1) % r->policy->priority_every)
 		return;
 	for (i = 0; i < n; i++)
 		if (i >= 64 || !(r->tried_priorities >> i & 1))
-			sum += pct[i];
+			sum += there[i];
 	if (!sum) {
 		r->tried_priorities = 0;
 		return;
 	}
+	if (sum > 100)
+		sum = 100;
 	for (i = 0; i < n; i++) {
 		bool tried = i < 64 && r->tried_priorities >> i & 1;
+		uint32_t give = tried ? 0 : there[i] * 100 / sum;
 
-		pct[i] = tried ? 0 : pct[i] * 100 / sum;
-		given += pct[i];
-		if (!tried && pct[i] && first == n)
+		pct[i] = give < left ? give : left;
+		left -= pct[i];
+		if (pct[i] && first == n)
 			first = i;
 	}
 	if (first < n)
-		pct[first] += 100 - given;
+		pct[first] += left;
 }

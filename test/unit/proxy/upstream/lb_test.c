@@ -466,8 +466,9 @@ static bool refuse(void *owner, const struct weft_endpoint_entry *e)
 	return strcmp(e->host->text, owner) != 0;
 }
 
-static void only_priority_1(void *owner, uint32_t *pct, size_t n)
+static void only_priority_1(void *owner, uint32_t *pct, const uint32_t *there, size_t n)
 {
+	assert_int_equal(there[1], 100);
 	pct[0] = 0;
 	pct[1] = 100;
 }
