@@ -309,6 +309,19 @@ static void upstream_info(struct tcp *t)
 		t->info->up_tls = weft_info_keep_tls(t->info->arena, i->tls);
 }
 
+/* Out of the order too, so that the next one has its place. */
+static void unflag(struct weft_info *i, enum weft_flag f)
+{
+	uint64_t was = i->flag_order;
+	unsigned n = 0;
+
+	i->flags &= ~(1ull << f);
+	i->flag_order = 0;
+	for (; was; was >>= 8)
+		if ((was & 0xff) != (uint64_t)f + 1)
+			i->flag_order |= (was & 0xff) << (8 * n++);
+}
+
 void tcp_established(struct tcp *t)
 {
 	uint64_t now = weft_now_ns();
@@ -317,7 +330,7 @@ void tcp_established(struct tcp *t)
 	t->last_ns = now;
 	weft_timer_clear(&t->answer);
 	/* of attempts before this one */
-	t->info->flags &= ~(1ull << WEFT_FLAG_UF);
+	unflag(t->info, WEFT_FLAG_UF);
 	t->info->up_failure = NULL;
 	if (t->up) /* a lease told so itself */
 		weft_host_outcome(t->wc, t->info->host, WEFT_OUT_CONNECTED, 0);
