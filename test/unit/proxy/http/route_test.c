@@ -261,6 +261,9 @@ static void tls_contexts(void **state)
 	assert_string_equal(GOES("/"), "shown");
 	tls.peer_verified = true;
 	assert_string_equal(GOES("/"), "ok");
+	down.tls = NULL;
+	table(R("none", "prefix: /, tls_context: {presented: false}") R("rest", "prefix: /"));
+	assert_string_equal(GOES("/"), "none"); /* plain connections show nothing */
 }
 
 static void wants_tls(void **state)
