@@ -188,7 +188,7 @@ static const char *strict_fault(const struct router *r, const struct weft_header
 		if (k < STRICT_NUMBERS
 			    ? !ms_of(h, strict_ids[k], &ms)
 			    : ((void)weft_retry_on_parse(f->value, f->value_len, &unknown, &n),
-			       unknown))
+			       unknown != NULL))
 			return weft_hid_name(strict_ids[k]);
 	}
 	return NULL;
