@@ -1,7 +1,6 @@
 #include "proxy/net/io_tls_priv.h"
 
 #include "proxy/core/arena.h"
-#include "proxy/net/tls_provider.h"
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -99,7 +98,6 @@ void weft_tls_cache_use(struct weft_tls_sess *t)
 
 void weft_tls_ctx_setup(struct ssl_ctx_st *ctx)
 {
-	weft_tls_provider_load();
 	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
 				      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
 	SSL_CTX_set_mode(ctx, SSL_MODE_AUTO_RETRY); /* past tickets, to the data behind them */
