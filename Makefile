@@ -81,10 +81,10 @@ $(O)/%.o: %.c $(STAMP) | $(O)/deps.build $(PROTO_H) $(SKELS)
 	$(Q)$(CC) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 $(O)/gen/%.o: $(O)/gen/%.c | $(PROTO_H)
 	$(Q)$(CC) -std=gnu17 -fPIE -O1 -w -I$(O)/gen -c -o $@ $<
-$(O)/gen/llhttp/%.o: /usr/share/llhttp/%.c $(STAMP)
+# no prerequisite of a package's own: on a bare machine it is not there when make looks for a rule
+$(LLHTTP): $(STAMP) | $(O)/deps.build
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) -O2 -w -I/usr/share/include/llhttp -c -o $@ $<
-$(LLHTTP): | $(O)/deps.build
+	$(Q)$(CC) $(CFLAGS) -O2 -w -I/usr/share/include/llhttp -c -o $@ /usr/share/llhttp/$(@F:.o=.c)
 $(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h: %.proto | $(O)/deps.build
 	@mkdir -p $(O)/gen
 	$(Q)protoc-c --c_out=$(O)/gen -I. -I/usr/include $<
