@@ -26,7 +26,7 @@ struct block {
 
 static __thread struct {
 	struct block *first;
-	unsigned n;
+	int n;
 } kept[CLASSES];
 
 /* The least class whose blocks hold n bytes. */
