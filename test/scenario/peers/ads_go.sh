@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
+# limit: 480
 # grpc-go with go-control-plane's messages as client of our ADS server: subscriptions, changes, NACKs, versions, errors.
 set -u
-PATH=$PATH:/usr/local/go/bin
-command -v go >/dev/null || { echo "1..0 # SKIP go is not installed"; exit 0; }
+. test/lib/go.sh
+go_need || { echo "1..0 # SKIP $GO_WHY"; exit 0; }
 W=$(mktemp -d)
 trap 'chmod -R u+w "$W"; rm -rf "$W"' EXIT
 export HOME=${HOME:-$W} GOFLAGS=-mod=readonly

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
+# limit: 480
 # go-control-plane's own server and cache against our client: ADS and a stream a type, state of the world and delta; refusals,
 # a lost server, 10,000 clusters.
 set -u
-PATH=$PATH:/usr/local/go/bin
-command -v go >/dev/null || { echo "1..0 # SKIP go is not installed"; exit 0; }
+. test/lib/go.sh
+go_need || { echo "1..0 # SKIP $GO_WHY"; exit 0; }
 W=$(mktemp -d)
 trap 'chmod -R u+w "$W"; rm -rf "$W"' EXIT
 export HOME=${HOME:-$W} GOFLAGS=-mod=readonly

@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
 # RBAC, tokens and an authorization service (HTTP, and gRPC by grpc-go) through a real weft-waypoint, and the same requests through a
 # real Envoy: status, body, challenge, what the server behind sees, and what the access log says must be the same.
-# limit: 180
+# limit: 420
 set -u
 cd "$(dirname "$0")/../../.." || exit 1
 . test/lib/mesh.sh
 . test/lib/envoy.sh
+. test/lib/go.sh
 mesh_need python3 openssl curl
 envoy_need
 export ENVOY
-PATH=$PATH:/usr/local/go/bin
 AUTHZ_GO=
-GO_WHY="go is not installed"
 GO_WORK=$(mktemp -d)
 trap 'chmod -R u+w "$GO_WORK"; rm -rf "$GO_WORK"' EXIT
-if command -v go >/dev/null; then
+if go_need; then
 	export HOME=${HOME:-$GO_WORK}
 	if (cd test/peers/authz_go && GOFLAGS=-mod=readonly timeout 240 go build -o "$GO_WORK/authz_go" .) >"$GO_WORK/log" 2>&1; then
 		AUTHZ_GO=$GO_WORK/authz_go

@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# limit: 240
+# limit: 420
 # A gateway of class weft-gateway, fed by the agent out of the folder: listeners, routes of every kind, TLS to backends, conditions.
 # The steps are in test/peers/waypoint_gateway.py; gRPC's client and server are grpc-go's.
 set -u
 cd "$(dirname "$0")/../../.." || exit 1
 . test/lib/mesh.sh
+. test/lib/go.sh
 mesh_need python3 openssl redis-server
-PATH=$PATH:/usr/local/go/bin
 GRPC=$(mktemp -d)
-GO_WHY="go is not installed"
-if command -v go >/dev/null; then
+if go_need; then
 	export HOME=${HOME:-$GRPC} GOFLAGS=-mod=readonly
-	GO_WHY=
 	for x in client server; do
 		(cd test/peers/http2_go && timeout 240 go build -o "$GRPC/$x" "google.golang.org/grpc/interop/$x") >"$GRPC/log" 2>&1 ||
 			GO_WHY="grpc-go does not build: $(tail -1 "$GRPC/log")"

@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# limit: 240
+# limit: 420
 # RequestAuthentication and AuthorizationPolicy of every action, fed by the agent: at a gateway of the edge, and at a waypoint between
 # pods of the mesh, whose identities are known by mTLS. The steps are in test/peers/waypoint_gateway_auth.py; gRPC's authorizer is grpc-go's.
 set -u
 cd "$(dirname "$0")/../../.." || exit 1
 . test/lib/mesh.sh
+. test/lib/go.sh
 mesh_need python3 openssl
-PATH=$PATH:/usr/local/go/bin
 GRPC=$(mktemp -d)
-GO_WHY="go is not installed"
-if command -v go >/dev/null; then
+if go_need; then
 	export HOME=${HOME:-$GRPC} GOFLAGS=-mod=readonly
-	GO_WHY=
 	(cd test/peers/authz_go && timeout 240 go build -o "$GRPC/authz_go" .) >"$GRPC/log" 2>&1 ||
 		GO_WHY="the authorizer does not build: $(tail -1 "$GRPC/log")"
 fi

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# limit: 300
+# limit: 480
 # HTTP/2 as others test it: h2spec, with no failure that Envoy does not have, and grpc-go's interop client and server, h2 to h2.
 set -u
-PATH=$PATH:/usr/local/go/bin
-command -v go >/dev/null || { echo "1..0 # SKIP go is not installed"; exit 0; }
+. test/lib/go.sh
+go_need || { echo "1..0 # SKIP $GO_WHY"; exit 0; }
 W=$(mktemp -d)
 trap 'chmod -R u+w "$W"; rm -rf "$W"' EXIT
 export HOME=${HOME:-$W} GOFLAGS=-mod=readonly
