@@ -179,11 +179,11 @@ int weft_worker_start(struct weft_worker *w, bool pin_cpu)
 	int err;
 
 	w->priv->pin = pin_cpu;
+	w->priv->started = true; /* before there is a thread that reads it */
 	err = pthread_create(&w->priv->thread, NULL, thread_main, w);
 	if (err)
-		return -err;
-	w->priv->started = true;
-	return 0;
+		w->priv->started = false;
+	return -err;
 }
 
 void weft_worker_post(struct weft_worker *w, void (*fn)(struct weft_worker *w, void *arg),

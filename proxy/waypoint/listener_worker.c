@@ -598,7 +598,7 @@ size_t wlisteners_open(const struct wlisteners *ws)
 void wlisteners_free(struct wlisteners *ws)
 {
 	struct wconf *c;
-	struct wconn *x;
+	struct wconn *x, *next;
 	struct wpre *pre;
 
 	if (!ws)
@@ -610,12 +610,19 @@ void wlisteners_free(struct wlisteners *ws)
 		listener_free(TAILQ_FIRST(&ws->list));
 	}
 	TAILQ_FOREACH (c, &ws->confs, link) {
-		c->old = true;
+		c->old = false; /* stays while it is walked */
 		while ((pre = TAILQ_FIRST(&c->pres)) != NULL)
 			pre_drop(pre);
-		TAILQ_FOREACH (x, &c->conns, link)
-			if (x->chain)
+		for (x = TAILQ_FIRST(&c->conns); x; x = next) {
+			next = TAILQ_NEXT(x, link);
+			if (x->chain) {
 				weft_chain_close(x->chain, 0, NULL);
+			} else { /* its handshake must not end in the loop below: in a chain */
+				if (x->io)
+					weft_io_free(x->io);
+				conn_free(x);
+			}
+		}
 	}
 	/* chains end from the loop */
 	while (ws->open) {
