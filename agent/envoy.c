@@ -31,32 +31,10 @@ static const ProtobufCFieldDescriptor *field_of(const void *m, const char *name,
 	return f;
 }
 
-static size_t size_of(ProtobufCType t)
-{
-	switch (t) {
-	case PROTOBUF_C_TYPE_INT64:
-	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_SFIXED64:
-	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_FIXED64:
-	case PROTOBUF_C_TYPE_DOUBLE:
-		return 8;
-	case PROTOBUF_C_TYPE_STRING:
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return sizeof(void *);
-	case PROTOBUF_C_TYPE_BYTES:
-		return sizeof(ProtobufCBinaryData);
-	case PROTOBUF_C_TYPE_BOOL:
-		return sizeof(protobuf_c_boolean);
-	default:
-		return 4;
-	}
-}
-
 /* Where the value goes, told to be there: of a repeated field, one more. */
 static void *slot(struct weft_arena *a, void *m, const ProtobufCFieldDescriptor *f)
 {
-	size_t *n, size = size_of(f->type);
+	size_t *n, size = weft_value_sizeof(f->type);
 	char **list;
 
 	if (f->label != PROTOBUF_C_LABEL_REPEATED) {
@@ -180,7 +158,7 @@ void eb_num(struct weft_arena *a, void *m, const char *path, int64_t v)
 	case PROTOBUF_C_TYPE_FLOAT:
 		abort();
 	default:
-		if (size_of(f->type) == 8)
+		if (weft_value_sizeof(f->type) == 8)
 			*(int64_t *)slot(a, m, f) = v;
 		else
 			*(int32_t *)slot(a, m, f) = (int32_t)v;

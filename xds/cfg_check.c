@@ -1,5 +1,6 @@
 /* The walk over a message: rules, then what is acted on and what is refused, then what it holds. */
 #include "xds/cfg_priv.h"
+#include "xds/wire.h"
 #include "xds/yaml_priv.h"
 #include <errno.h>
 #include <stdio.h>
@@ -50,7 +51,7 @@ static bool is_zero(ProtobufCType t, const void *v)
 	case PROTOBUF_C_TYPE_BYTES:
 		return ((const ProtobufCBinaryData *)v)->len == 0;
 	default:
-		return !memcmp(v, zeros, yaml_sizeof(t));
+		return !memcmp(v, zeros, weft_value_sizeof(t));
 	}
 }
 
@@ -118,7 +119,7 @@ static void walk_value(struct cfg_walk *w, const struct weft_path *at, bool is_o
 static void walk_list(struct cfg_walk *w, const struct weft_path *up, struct cfg_field *k,
 		      const char *v, size_t n)
 {
-	size_t size = yaml_sizeof(k->f->type);
+	size_t size = weft_value_sizeof(k->f->type);
 
 	if (k->form == CFG_SCALAR && !k->items.n && k->f->type != PROTOBUF_C_TYPE_ENUM)
 		return;
@@ -146,7 +147,7 @@ static void walk_map(struct cfg_walk *w, const struct weft_path *at, struct cfg_
 
 		if (kf->type == PROTOBUF_C_TYPE_STRING)
 			sub.field = is_zero(kf->type, key) ? "\"\"" : *(const char *const *)key;
-		else if (yaml_sizeof(kf->type) == 4)
+		else if (weft_value_sizeof(kf->type) == 4)
 			snprintf(number, sizeof(number), "%d", *(const int32_t *)key);
 		cfg_rules_value(w, &sub, k->keys, kf, key);
 		cfg_rules_value(w, &sub, k->items, value->f, (const char *)v[i] + value->f->offset);

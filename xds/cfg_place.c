@@ -1,5 +1,6 @@
 /* From an error's field path back to its place in the file. */
 #include "xds/cfg.h"
+#include "xds/wire.h"
 #include "xds/yaml_priv.h"
 #include <stdlib.h>
 #include <string.h>
@@ -97,7 +98,7 @@ static void step_field(struct place *p, const ProtobufCFieldDescriptor *f, int i
 	} else if (idx < 0 || (size_t)idx >= n) {
 		p->m = NULL;
 	} else {
-		slot = *(const char *const *)slot + (size_t)idx * yaml_sizeof(f->type);
+		slot = *(const char *const *)slot + (size_t)idx * weft_value_sizeof(f->type);
 		p->m = message_at(f, slot);
 	}
 }

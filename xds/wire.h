@@ -20,3 +20,4 @@ ProtobufCAllocator weft_wire_allocator(struct weft_arena *a);
 /* As protobuf_c_message_init, also for messages made without init functions. m: sizeof_message
  * bytes. */
 void weft_message_init(const ProtobufCMessageDescriptor *d, void *m);
+size_t weft_value_sizeof(ProtobufCType t); /* of one element in memory, bytes */

@@ -48,7 +48,7 @@ static bool int_or_string(const struct weft_path *at, const ProtobufCMessageDesc
 	       !strcmp(f->name, "target_port");
 }
 
-/* One value of field f of desc into dst (yaml_sizeof bytes). */
+/* One value of field f of desc into dst (weft_value_sizeof bytes). */
 static bool decode_value(struct dec *d, const struct weft_path *at, uint32_t i,
 			 const ProtobufCMessageDescriptor *desc, const ProtobufCFieldDescriptor *f,
 			 void *dst)
@@ -98,7 +98,7 @@ static void *grow(void *v, size_t n, size_t *cap, size_t size)
 static void set_repeated(struct dec *d, ProtobufCMessage *m, const ProtobufCFieldDescriptor *f,
 			 const void *v, size_t n)
 {
-	void *copy = n ? weft_arena_memdup(d->t->a, v, n * yaml_sizeof(f->type)) : NULL;
+	void *copy = n ? weft_arena_memdup(d->t->a, v, n * weft_value_sizeof(f->type)) : NULL;
 
 	*(size_t *)((char *)m + f->quantifier_offset) = n;
 	memcpy((char *)m + f->offset, &copy, sizeof(copy));
@@ -107,7 +107,7 @@ static void set_repeated(struct dec *d, ProtobufCMessage *m, const ProtobufCFiel
 static void decode_list(struct dec *d, const struct weft_path *up, const char *key,
 			const struct yev *e, ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
 {
-	size_t n = 0, cap = 0, mark_cap = 0, size = yaml_sizeof(f->type);
+	size_t n = 0, cap = 0, mark_cap = 0, size = weft_value_sizeof(f->type);
 	struct weft_mark *marks = NULL;
 	char *v = NULL;
 	uint32_t i;
@@ -275,7 +275,8 @@ static void decode_field(struct dec *d, const struct weft_path *up, const struct
 			yaml_fail(d, &at, e, "has no value; give it one or leave it out");
 		return;
 	}
-	if (is_null(e) && d->t->lenient)
+	/* tools write "creationTimestamp: null" */
+	if (is_null(e) && (d->t->lenient || !strcmp(m->descriptor->short_name, "ObjectMeta")))
 		return;
 	if (other) {
 		yaml_fail(d, &at, key, "only one may be set, and %s is",

@@ -124,7 +124,7 @@ static void put_enum(struct enc *e, const ProtobufCEnumDescriptor *d, int v)
 /* protobuf's JSON form of 64 bits is a string. */
 static bool is_quoted(const struct enc *e, const ProtobufCMessageDescriptor *d, ProtobufCType t)
 {
-	return e->json && yaml_sizeof(t) == 8 && t != PROTOBUF_C_TYPE_DOUBLE &&
+	return e->json && weft_value_sizeof(t) == 8 && t != PROTOBUF_C_TYPE_DOUBLE &&
 	       t != PROTOBUF_C_TYPE_STRING && t != PROTOBUF_C_TYPE_MESSAGE && yaml_is_envoy(d);
 }
 
@@ -199,7 +199,7 @@ static const void *element(const ProtobufCMessage *m, const ProtobufCFieldDescri
 {
 	const char *v = *(const char *const *)((const char *)m + f->offset);
 
-	return v + i * yaml_sizeof(f->type);
+	return v + i * weft_value_sizeof(f->type);
 }
 
 static size_t count(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)

@@ -87,7 +87,6 @@ enum yaml_form {
 	YAML_ANY
 };
 enum yaml_form yaml_form_of(const ProtobufCMessageDescriptor *d);
-size_t yaml_sizeof(ProtobufCType t); /* of one element in memory */
 
 /* Marks, filled while decoding. */
 struct weft_marks *yaml_marks_new(struct weft_arena *a, struct weft_mark doc);

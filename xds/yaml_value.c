@@ -1,4 +1,5 @@
 /* Scalars of a document, each with the message that says what it must be. */
+#include "xds/wire.h"
 #include "xds/yaml_dec.h"
 #include <errno.h>
 #include <float.h>
@@ -34,7 +35,7 @@ bool yaml_wrong(struct dec *d, const struct weft_path *at, const struct yev *e, 
 bool yaml_value_int(struct dec *d, const struct weft_path *at, const struct yev *e,
 		    ProtobufCType type, void *dst)
 {
-	bool wide = yaml_sizeof(type) == 8, negative;
+	bool wide = weft_value_sizeof(type) == 8, negative;
 	bool is_unsigned = type == PROTOBUF_C_TYPE_UINT32 || type == PROTOBUF_C_TYPE_FIXED32 ||
 			   type == PROTOBUF_C_TYPE_UINT64 || type == PROTOBUF_C_TYPE_FIXED64;
 	uint64_t max =

@@ -59,3 +59,23 @@ void weft_grpc_out(struct evbuffer *dst, const void *msg, size_t n)
 	    evbuffer_add(dst, msg, n))
 		abort();
 }
+
+int weft_grpc_of_http(int status)
+{
+	switch (status) {
+	case 400:
+		return 13;
+	case 401:
+		return 16;
+	case 403:
+		return 7;
+	case 404:
+		return 12;
+	case 429:
+	case 502:
+	case 503:
+	case 504:
+		return 14;
+	}
+	return 2;
+}

@@ -16,3 +16,6 @@ void weft_grpc_in_feed(struct weft_grpc_in *g, const uint8_t *p, size_t n);
  * -EPROTO: compressed. */
 int weft_grpc_in_next(struct weft_grpc_in *g, uint8_t **ret, size_t *ret_n);
 void weft_grpc_out(struct evbuffer *dst, const void *msg, size_t n); /* prefix + bytes */
+/* grpc-status of an answer without one, by its HTTP status (gRPC: "HTTP to gRPC Status Code
+ * Mapping", as proxies use it). */
+int weft_grpc_of_http(int status);

@@ -1,30 +1,10 @@
 /* Answers made here. */
 #include "proxy/http/stream_priv.h"
 
+#include "proxy/codec/grpc.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* RFC: gRPC over HTTP/2, "HTTP to gRPC Status Code Mapping", as proxies use it. */
-static int grpc_of(int status)
-{
-	switch (status) {
-	case 400:
-		return 13;
-	case 401:
-		return 16;
-	case 403:
-		return 7;
-	case 404:
-		return 12;
-	case 429:
-	case 502:
-	case 503:
-	case 504:
-		return 14;
-	}
-	return 2;
-}
 
 /* grpc-message: what is not printable ASCII, and %, as %XX. */
 static const char *grpc_message(struct weft_arena *a, const char *s, size_t n, size_t *ret_n)
@@ -59,7 +39,7 @@ static void make_grpc(struct weft_stream *s, struct weft_headers *h, struct weft
 	weft_headers_set_id(h, WEFT_H_CONTENT_TYPE, "application/grpc", 16);
 	if (!weft_headers_get(h, WEFT_H_GRPC_STATUS)) {
 		snprintf(text, sizeof(text), "%d",
-			 grpc_status >= 0 ? grpc_status : grpc_of(t->status));
+			 grpc_status >= 0 ? grpc_status : weft_grpc_of_http(t->status));
 		weft_headers_set_id(h, WEFT_H_GRPC_STATUS, text, strlen(text));
 	}
 	if (t->n && t->body[t->n - 1] == '\n')

@@ -1,6 +1,7 @@
 /* Command operators of requests, responses and connections. */
 #include "proxy/l4/format_priv.h"
 
+#include "proxy/codec/grpc.h"
 #include "proxy/core/worker.h"
 #include "proxy/upstream/cluster.h"
 #include <ctype.h>
@@ -351,26 +352,6 @@ static const char *const grpc_snake[] = {"OK",
 					 "UNAVAILABLE",
 					 "DATA_LOSS",
 					 "UNAUTHENTICATED"};
-static int of_http(int status)
-{
-	switch (status) {
-	case 400:
-		return 13;
-	case 401:
-		return 16;
-	case 403:
-		return 7;
-	case 404:
-		return 12;
-	case 429:
-	case 502:
-	case 503:
-	case 504:
-		return 14;
-	default:
-		return 2;
-	}
-}
 
 int format_grpc_status(const struct weft_format_in *in)
 {
@@ -382,7 +363,7 @@ int format_grpc_status(const struct weft_format_in *in)
 	if (!h && in->resp)
 		h = weft_headers_get(in->resp, WEFT_H_GRPC_STATUS);
 	if (!h || !h->value_len)
-		return in->info && in->info->status > 0 ? of_http(in->info->status) : -1;
+		return in->info && in->info->status > 0 ? weft_grpc_of_http(in->info->status) : -1;
 	for (i = 0; i < h->value_len; i++) {
 		if (!isdigit((unsigned char)h->value[i]) || i == 6)
 			return 2;

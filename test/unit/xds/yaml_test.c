@@ -139,7 +139,7 @@ static void fill_value(struct weft_arena *a, const ProtobufCFieldDescriptor *f, 
 		*(float *)dst = (float)next(1000) / 7;
 		break;
 	default:
-		memcpy(dst, &v, yaml_sizeof(f->type));
+		memcpy(dst, &v, weft_value_sizeof(f->type));
 	}
 }
 
@@ -147,7 +147,8 @@ static void fill_field(struct weft_arena *a, ProtobufCMessage *m, const Protobuf
 		       int depth)
 {
 	char *slot = (char *)m + f->offset, *q = (char *)m + f->quantifier_offset;
-	size_t n = f->label == PROTOBUF_C_LABEL_REPEATED ? next(3) : 0, size = yaml_sizeof(f->type);
+	size_t n = f->label == PROTOBUF_C_LABEL_REPEATED ? next(3) : 0,
+	       size = weft_value_sizeof(f->type);
 	char *v;
 
 	if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
@@ -158,7 +159,7 @@ static void fill_field(struct weft_arena *a, ProtobufCMessage *m, const Protobuf
 			const ProtobufCFieldDescriptor *k = &m->descriptor->fields[i];
 
 			if ((k->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) && k->offset == f->offset)
-				memset(slot, 0, yaml_sizeof(k->type));
+				memset(slot, 0, weft_value_sizeof(k->type));
 		}
 		*(uint32_t *)q = f->id;
 	}
