@@ -22,7 +22,7 @@
 enum {
 	NOFILE_WANTED = 1 << 20,
 	CONCURRENCY_MAX = 256,
-	TRIM_BYTES = 4 << 20, /* free memory that a thread keeps */
+	TRIM_BYTES = 4 << 20, /* free memory that a thread keeps; larger blocks are mapped */
 };
 
 static unsigned cpus(void)
@@ -129,8 +129,10 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 	}
 	weft_marks_drop((struct weft_marks *)w->boot.marks);
 	malloc_trim(0); /* what reading the configuration took */
-	/* else each body that ends gives its pages back, and the next faults them in anew */
+	/* else each body that ends gives its pages back, and the next faults them in anew; to set
+	 * the one keeps the other from following what is allocated */
 	mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
+	mallopt(M_MMAP_THRESHOLD, TRIM_BYTES);
 	if (waypoint_seal(w, &err)) {
 		weft_log_err(WEFT_LOG_ERROR, &err, "seal");
 		return 1;
