@@ -471,7 +471,10 @@ static void a_slow_head_times_out(void **state)
 	srv->conf.headers_ms = 5;
 	start();
 	put(fd, "GET / HTTP/1.1\r\n");
-	usleep(10000);
+	for (int i = 0; i < 200 && !srv->log[0]; i++) {
+		usleep(10000);
+		settle();
+	}
 	assert_log(srv, "bad 408 request_header_timeout\nclosed eof\n");
 	assert_memory_equal(get(fd), "HTTP/1.1 408 Request Timeout\r\n", 30);
 }
