@@ -57,6 +57,8 @@ static int read_chain(struct weft_tls_build *b, const struct weft_path *at, SSL_
 				  weft_tls_ssl_error());
 		X509_free(x);
 		x = NULL;
+	} else {
+		weft_cert_own(x);
 	}
 	while (r == 0) {
 		X509 *ca = PEM_read_bio_X509(in, NULL, NULL, NULL);

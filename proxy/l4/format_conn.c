@@ -115,12 +115,12 @@ void fop_tls(const struct fop *op, const struct weft_format_in *in, struct fval 
 		break;
 	case T_START:
 		if (t->peer_presented)
-			fval_time(v, op->s ? op->s : "%Y-%m-%dT%H:%M:%SZ", false,
+			fval_time(v, op->s ? op->s : format_time_default, false,
 				  (uint64_t)t->peer_not_before * 1000000000);
 		break;
 	default:
 		if (t->peer_presented)
-			fval_time(v, op->s ? op->s : "%Y-%m-%dT%H:%M:%SZ", false,
+			fval_time(v, op->s ? op->s : format_time_default, false,
 				  (uint64_t)t->peer_not_after * 1000000000);
 	}
 }

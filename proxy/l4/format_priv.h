@@ -141,6 +141,7 @@ fop_read fop_address, fop_tls;					  /* format_conn.c */
 /* The time points of %COMMON_DURATION%, by name; -1: none of them. */
 int fop_time_point(const char *name, size_t n);
 /* A format of strftime and Envoy's specifiers. local: the zone of this machine. */
+extern const char format_time_default[]; /* format_time.c */
 void fval_time(struct fval *v, const char *fmt, bool local, uint64_t wall_ns);
 void fval_str(struct fval *v, const char *s);
 void fval_word(struct fval *v, const char *s); /* white space as '_' */

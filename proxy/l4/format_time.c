@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-static const char *default_time = "%Y-%m-%dT%H:%M:%E3SZ";
+const char format_time_default[] = "%Y-%m-%dT%H:%M:%E3SZ";
 
 enum { FRACTIONS = 4 };
 /* The last second's text; digits of its fraction are put in anew. */
@@ -107,7 +107,7 @@ void fval_time(struct fval *v, const char *fmt, bool local, uint64_t wall_ns)
 void fop_start_time(const struct fop *op, const struct weft_format_in *in, struct fval *v)
 {
 	if (in->info)
-		fval_time(v, op->s ? op->s : default_time, op->arg, in->info->start_wall_ns);
+		fval_time(v, op->s ? op->s : format_time_default, op->arg, in->info->start_wall_ns);
 }
 
 void fop_emit_time(const struct fop *op, const struct weft_format_in *in, struct fval *v)
@@ -115,7 +115,7 @@ void fop_emit_time(const struct fop *op, const struct weft_format_in *in, struct
 	struct timespec ts;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	fval_time(v, op->s ? op->s : default_time, op->arg,
+	fval_time(v, op->s ? op->s : format_time_default, op->arg,
 		  (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
 }
 

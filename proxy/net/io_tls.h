@@ -22,5 +22,8 @@ const char *const *weft_cert_sans(const struct x509_st *cert, enum weft_san whic
 const char *weft_cert_subject(const struct x509_st *cert, struct weft_arena *a); /* RFC 2253 */
 const char *weft_cert_issuer(const struct x509_st *cert, struct weft_arena *a);
 const char *weft_cert_serial(const struct x509_st *cert, struct weft_arena *a); /* lower-case hex */
-int64_t weft_cert_not_before(const struct x509_st *cert);			/* unix s */
+/* A certificate that a context presents: its names are read once, for every connection's
+ * weft_tls_info. Before the context is shared between threads. */
+void weft_cert_own(struct x509_st *cert);
+int64_t weft_cert_not_before(const struct x509_st *cert); /* unix s */
 int64_t weft_cert_not_after(const struct x509_st *cert);

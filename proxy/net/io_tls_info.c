@@ -5,6 +5,8 @@
 #include <openssl/pem.h>
 #include <openssl/sha.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -171,6 +173,67 @@ static void fill_peer(struct weft_tls_sess *t, struct weft_tls_info *i, X509 *x,
 	GENERAL_NAMES_free(names);
 }
 
+/* ---- our own certificate's names, kept with it */
+struct own {
+	struct weft_arena *a;
+	const char *subject;
+	const char *const *uri, *const *dns;
+};
+
+static int own_index = -1;
+static pthread_once_t own_once = PTHREAD_ONCE_INIT;
+
+static void own_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp)
+{
+	struct own *o = ptr;
+
+	if (o)
+		weft_arena_free(o->a);
+}
+
+static void own_init(void)
+{
+	own_index = X509_get_ex_new_index(0, NULL, NULL, NULL, own_free);
+	if (own_index < 0)
+		abort();
+}
+
+static const struct own *own_read(const X509 *x, struct weft_arena *a)
+{
+	struct own *o = weft_arena_alloc(a, sizeof(*o));
+
+	o->a = a;
+	o->subject = weft_cert_subject(x, a);
+	o->uri = weft_cert_sans(x, WEFT_SAN_URI, a);
+	o->dns = weft_cert_sans(x, WEFT_SAN_DNS, a);
+	return o;
+}
+
+void weft_cert_own(X509 *x)
+{
+	struct weft_arena *a;
+
+	pthread_once(&own_once, own_init);
+	if (X509_get_ex_data(x, own_index))
+		return;
+	a = weft_arena_new(512);
+	if (X509_set_ex_data(x, own_index, (void *)own_read(x, a)) != 1)
+		abort();
+}
+
+static void fill_own(struct weft_tls_info *i, const X509 *x, struct weft_arena *a)
+{
+	const struct own *o;
+
+	pthread_once(&own_once, own_init);
+	o = X509_get_ex_data(x, own_index);
+	if (!o) /* of a context that others made */
+		o = own_read(x, a);
+	i->local_subject = o->subject;
+	i->local_uri = o->uri;
+	i->local_dns = o->dns;
+}
+
 const struct weft_tls_info *weft_tls_sess_info(struct weft_tls_sess *t)
 {
 	struct weft_arena *a;
@@ -191,11 +254,8 @@ const struct weft_tls_info *weft_tls_sess_info(struct weft_tls_sess *t)
 	if (peer)
 		fill_peer(t, i, peer, a);
 	own = SSL_get_certificate(t->ssl);
-	if (own && (peer || !t->server)) { /* nobody asks for it where the peer is unknown */
-		i->local_subject = weft_cert_subject(own, a);
-		i->local_uri = weft_cert_sans(own, WEFT_SAN_URI, a);
-		i->local_dns = weft_cert_sans(own, WEFT_SAN_DNS, a);
-	}
+	if (own)
+		fill_own(i, own, a);
 	t->info = i;
 	return i;
 }

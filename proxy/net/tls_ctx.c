@@ -1,6 +1,7 @@
 /* SSL_CTXs from PEM: what is true of every session of one identity and direction. */
 #include "proxy/net/tls_int.h"
 
+#include "proxy/net/io_tls.h"
 #include <errno.h>
 #include <limits.h>
 #include <openssl/err.h>
@@ -70,6 +71,8 @@ static int load_chain(SSL_CTX *ctx, const struct weft_tls_pem *pem, int64_t *ret
 					      "certificate: must be valid now, is not");
 			else if (SSL_CTX_use_certificate(ctx, x) != 1)
 				r = ssl_fail(e, "certificate");
+			else
+				weft_cert_own(x);
 		} else if (n >= CHAIN_MAX) {
 			r = weft_fail(e, NULL, EINVAL, "certificate chain: at most %d, has more",
 				      CHAIN_MAX);

@@ -272,7 +272,7 @@ static void operators(void **state)
 		{"%DOWNSTREAM_LOCAL_URI_SAN% %DOWNSTREAM_LOCAL_DNS_SAN%",
 		 "spiffe://td/ns/a/sa/b,urn:x a.example,b.example"},
 		{"%DOWNSTREAM_PEER_CERT_V_START% %DOWNSTREAM_PEER_CERT_V_END(%s)%",
-		 "2020-09-13T12:26:40Z 1700000000"},
+		 "2020-09-13T12:26:40.000Z 1700000000"},
 		{"%UPSTREAM_PEER_SUBJECT% %UPSTREAM_PEER_ISSUER% %UPSTREAM_PEER_URI_SAN% "
 		 "%UPSTREAM_PEER_DNS_SAN% %UPSTREAM_PEER_IP_SAN%",
 		 "CN=server CN=ca spiffe://td/ns/a/sa/b,urn:x a.example,b.example 10.0.0.1"},
