@@ -240,11 +240,12 @@ static void set_scheme(struct weft_stream *s)
 				    weft_stream_is_tls(s) ? 5 : 4);
 }
 
-static const char *peer_pem(void *ctx)
+static const char *peer_pem(void *ctx, bool chain)
 {
 	struct weft_stream *s = ctx;
+	struct weft_io *io = weft_session_io(s->c->session);
 
-	return weft_io_peer_pem(weft_session_io(s->c->session));
+	return chain ? weft_io_peer_chain_pem(io) : weft_io_peer_pem(io);
 }
 
 static void set_user_agent(struct weft_stream *s)

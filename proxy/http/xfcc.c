@@ -12,8 +12,6 @@ typedef Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConn
 int weft_xfcc_prepare(struct weft_cfg *c, const struct weft_path *at, const msg_t *m,
 		      struct weft_xfcc_conf *conf)
 {
-	struct weft_path p = {at, "set_current_client_cert_details", -1};
-
 	conf->mode = (uint8_t)m->forward_client_cert_details;
 	if (!m->set_current_client_cert_details)
 		return 0;
@@ -21,8 +19,7 @@ int weft_xfcc_prepare(struct weft_cfg *c, const struct weft_path *at, const msg_
 	conf->cert = m->set_current_client_cert_details->cert;
 	conf->dns = m->set_current_client_cert_details->dns;
 	conf->uri = m->set_current_client_cert_details->uri;
-	if (m->set_current_client_cert_details->chain)
-		return weft_cfg_fail(c, &p, "chain: true is not supported; cert is");
+	conf->chain = m->set_current_client_cert_details->chain;
 	return 0;
 }
 
@@ -57,13 +54,15 @@ static void put_list(struct evbuffer *b, const char *key, const char *const *v)
 }
 
 static void describe(const struct weft_xfcc_conf *conf, const struct weft_tls_info *tls,
-		     const char *pem, struct evbuffer *b)
+		     const char *pem, const char *chain, struct evbuffer *b)
 {
 	put_list(b, "By=", tls->local_uri);
 	if (tls->peer_sha256 && *tls->peer_sha256)
 		put(b, "Hash=", tls->peer_sha256);
 	if (pem && *pem)
 		put_quoted(b, "Cert=", pem);
+	if (chain && *chain)
+		put_quoted(b, "Chain=", chain);
 	if (conf->subject)
 		put_quoted(b, "Subject=", tls->peer_subject ?: "");
 	if (conf->uri && tls->peer_uri && *tls->peer_uri)
@@ -75,7 +74,7 @@ static void describe(const struct weft_xfcc_conf *conf, const struct weft_tls_in
 }
 
 void weft_xfcc_apply(const struct weft_xfcc_conf *conf, const struct weft_tls_info *tls,
-		     const char *(*pem)(void *ctx), void *ctx, struct weft_headers *h)
+		     const char *(*pem)(void *ctx, bool chain), void *ctx, struct weft_headers *h)
 {
 	struct evbuffer *b;
 	const char *was;
@@ -93,7 +92,8 @@ void weft_xfcc_apply(const struct weft_xfcc_conf *conf, const struct weft_tls_in
 	b = evbuffer_new();
 	if (!b)
 		abort();
-	describe(conf, tls, conf->cert ? pem(ctx) : NULL, b);
+	describe(conf, tls, conf->cert ? pem(ctx, false) : NULL,
+		 conf->chain ? pem(ctx, true) : NULL, b);
 	n = evbuffer_get_length(b);
 	text = weft_arena_alloc(h->arena, n + 1);
 	evbuffer_remove(b, text, n);

@@ -206,6 +206,13 @@ const char *weft_io_peer_pem(struct weft_io *io)
 	return s && s->tls ? weft_tls_sess_pem(s->tls) : "";
 }
 
+const char *weft_io_peer_chain_pem(struct weft_io *io)
+{
+	struct weft_sock *s = io->sock ? weft_sock_of(io) : NULL;
+
+	return s && s->tls ? weft_tls_sess_chain_pem(s->tls) : "";
+}
+
 int weft_io_fd(const struct weft_io *io)
 {
 	return io->sock ? weft_sock_of(io)->fd : -1;

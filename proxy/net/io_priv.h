@@ -121,6 +121,7 @@ const struct weft_tls_info *weft_tls_sess_info(struct weft_tls_sess *t);
 const char *weft_tls_sess_alpn(struct weft_tls_sess *t);
 const char *weft_tls_sess_sni(struct weft_tls_sess *t);
 const char *weft_tls_sess_pem(struct weft_tls_sess *t);
+const char *weft_tls_sess_chain_pem(struct weft_tls_sess *t);
 
 /* ---- io_splice.c */
 void weft_splice_cancel(struct weft_splice *s); /* without done(); NULL ok */

@@ -302,6 +302,31 @@ static const char *url_encode(const char *p, size_t n, struct weft_arena *a)
 	return s;
 }
 
+const char *weft_tls_sess_chain_pem(struct weft_tls_sess *t)
+{
+	X509 *leaf = t->done ? SSL_get0_peer_certificate(t->ssl) : NULL;
+	STACK_OF(X509) *rest = leaf ? SSL_get_peer_cert_chain(t->ssl) : NULL;
+	const char *text = "";
+	char *p = NULL;
+	BIO *b;
+	long n;
+
+	if (!leaf)
+		return "";
+	b = BIO_new(BIO_s_mem());
+	if (!b)
+		abort();
+	PEM_write_bio_X509(b, leaf);
+	/* a client has the leaf in its chain, too */
+	for (int i = t->server ? 0 : 1; i < sk_X509_num(rest); i++)
+		PEM_write_bio_X509(b, sk_X509_value(rest, i));
+	n = BIO_get_mem_data(b, &p);
+	if (n > 0)
+		text = url_encode(p, (size_t)n, weft_io_arena(t->io));
+	BIO_free(b);
+	return text;
+}
+
 const char *weft_tls_sess_pem(struct weft_tls_sess *t)
 {
 	const struct weft_tls_info *i = weft_tls_sess_info(t);

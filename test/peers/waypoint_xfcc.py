@@ -12,7 +12,7 @@ from waypoint_kit import (  # noqa: E402
     Ca, Proxy, Tap, ask, bootstrap, chain, cluster, free_ports, hcm, json_log, lines_of, listener, pem, to, WORK)
 
 MODES = ["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"]
-DETAILS = {"all": {"subject": True, "cert": True, "dns": True, "uri": True}, "some": {"subject": True, "uri": True}, "none": {}}
+DETAILS = {"all": {"subject": True, "cert": True, "chain": True, "dns": True, "uri": True}, "some": {"subject": True, "uri": True}, "none": {}}
 BEFORE = [None, "By=spiffe://x/y;Hash=00;Subject=\"CN=before\";URI=spiffe://a/b", "a,b", ""]
 OPERATORS = ["DOWNSTREAM_PEER_SUBJECT", "DOWNSTREAM_PEER_ISSUER", "DOWNSTREAM_PEER_SERIAL", "DOWNSTREAM_PEER_FINGERPRINT_256",
              "DOWNSTREAM_PEER_URI_SAN", "DOWNSTREAM_PEER_DNS_SAN", "DOWNSTREAM_LOCAL_URI_SAN",
@@ -24,6 +24,8 @@ ca = Ca("ca")
 SERVER = ca.issue("server", "DNS:a.example,URI:spiffe://mesh/server")
 CLIENTS = {"none": None, "uri": ca.issue("client", "URI:spiffe://mesh/ns/a/sa/b"),
            "names": ca.issue("odd name", "DNS:one.example,DNS:two.example,URI:spiffe://mesh/x,URI:https://y/z")}
+with open(CLIENTS["names"][0], "a", encoding="ascii") as more, open(ca.cert, encoding="ascii") as root:
+    more.write(root.read())  # its client sends two
 PLACES = [(m, d) for m in MODES for d in DETAILS]
 
 

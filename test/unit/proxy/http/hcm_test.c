@@ -489,8 +489,6 @@ static void bad_configuration(void **state)
 		"upgrade_configs[1]: upgrade_type \"WebSocket\" is there already");
 	refused("  internal_address_config: {cidr_ranges: [{address_prefix: nonsense}]}\n", true,
 		"internal_address_config.cidr_ranges[0]: address_prefix: must be an IP address");
-	refused("  set_current_client_cert_details: {chain: true}\n", true,
-		"set_current_client_cert_details: chain: true is not supported");
 	refused("  http2_protocol_options: {allow_metadata: true}\n", true,
 		"allow_metadata: true is not supported");
 	refused("  scheme_header_transformation: {scheme_to_overwrite: ftp}\n", true,
