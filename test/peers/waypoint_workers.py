@@ -139,7 +139,8 @@ def main():
              "its counters add up")
 
     got = Counter(ask(port["outlier"]).status for _ in range(60))
-    tap.same(got, Counter({200: 55, 500: 5}), "five failures in a row eject a host, whichever workers met them")
+    # the main thread ejects: a request or two may still go there
+    tap.ok(5 <= got[500] <= 10 and got[200] == 60 - got[500], "five failures in a row eject a host, whichever workers met them", got)
     tap.same([p.stat("cluster.outlier.outlier_detection." + k) for k in ("ejections_active", "ejections_enforced_total")], [1, 1],
              "it is ejected once")
     tap.same(total(each(port["outlier"])), Counter({200: asked}), "for all workers")
