@@ -144,7 +144,7 @@ enum weft_tls_fault {
 };
 enum weft_tls_fault weft_io_tls_fault(const struct weft_io *io);
 const char *weft_io_peer_pem(struct weft_io *io);
-/* Alike all that the peer sent, leaf first; in the io's arena, made anew at each call. Of a resumed
+/* Alike all that the peer sent, leaf first; made when first asked. Of a resumed
  * session the leaf alone: OpenSSL keeps no more. */
 const char *weft_io_peer_chain_pem(struct weft_io *io);
 int weft_io_fd(const struct weft_io *io); /* -1: not on a socket of its own */

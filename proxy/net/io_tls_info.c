@@ -302,48 +302,47 @@ static const char *url_encode(const char *p, size_t n, struct weft_arena *a)
 	return s;
 }
 
-const char *weft_tls_sess_chain_pem(struct weft_tls_sess *t)
+/* URL-encoded PEM of the peer's leaf, and of all that it sent; "": there is none. */
+static const char *pem_text(struct weft_tls_sess *t, bool chain)
 {
 	X509 *leaf = t->done ? SSL_get0_peer_certificate(t->ssl) : NULL;
-	STACK_OF(X509) *rest = leaf ? SSL_get_peer_cert_chain(t->ssl) : NULL;
+	STACK_OF(X509) *rest = leaf && chain ? SSL_get_peer_cert_chain(t->ssl) : NULL;
 	const char *text = "";
 	char *p = NULL;
+	bool ok;
 	BIO *b;
 	long n;
 
 	if (!leaf)
 		return "";
 	b = BIO_new(BIO_s_mem());
-	if (!b)
-		abort();
-	PEM_write_bio_X509(b, leaf);
+	ok = b && PEM_write_bio_X509(b, leaf) == 1;
 	/* a client has the leaf in its chain, too */
-	for (int i = t->server ? 0 : 1; i < sk_X509_num(rest); i++)
-		PEM_write_bio_X509(b, sk_X509_value(rest, i));
-	n = BIO_get_mem_data(b, &p);
+	for (int i = t->server ? 0 : 1; ok && i < sk_X509_num(rest); i++)
+		ok = PEM_write_bio_X509(b, sk_X509_value(rest, i)) == 1;
+	n = ok ? BIO_get_mem_data(b, &p) : 0;
 	if (n > 0)
 		text = url_encode(p, (size_t)n, weft_io_arena(t->io));
 	BIO_free(b);
 	return text;
 }
 
+const char *weft_tls_sess_chain_pem(struct weft_tls_sess *t)
+{
+	if (!t->done)
+		return "";
+	if (!t->chain_pem)
+		t->chain_pem = pem_text(t, true);
+	return t->chain_pem;
+}
+
 const char *weft_tls_sess_pem(struct weft_tls_sess *t)
 {
-	const struct weft_tls_info *i = weft_tls_sess_info(t);
-	X509 *x = t->done ? SSL_get0_peer_certificate(t->ssl) : NULL;
-	char *p = NULL;
-	BIO *b;
-	long n;
-
-	if (!i || !x || i->peer_pem[0])
-		return i ? i->peer_pem : "";
-	b = BIO_new(BIO_s_mem());
-	if (b && PEM_write_bio_X509(b, x) == 1) {
-		n = BIO_get_mem_data(b, &p);
-		t->info->peer_pem = url_encode(p, n > 0 ? (size_t)n : 0, weft_io_arena(t->io));
-	}
-	BIO_free(b);
-	return i->peer_pem;
+	if (!weft_tls_sess_info(t))
+		return "";
+	if (!t->info->peer_pem[0])
+		t->info->peer_pem = pem_text(t, false);
+	return t->info->peer_pem;
 }
 
 uint8_t *weft_tls_alpn_wire(const char *const *v, size_t *ret_n)

@@ -20,7 +20,8 @@ struct weft_tls_sess {
 	char **ids; /* client: NULL-terminated */
 	char *note;
 	struct weft_tls_info *info;
-	uint8_t fault; /* enum weft_tls_fault */
+	const char *chain_pem; /* NULL: not yet asked for */
+	uint8_t fault;	       /* enum weft_tls_fault */
 	bool server, done, notify_sent;
 	bool lazy; /* pend holds tickets only, for the next write */
 };
