@@ -3,7 +3,7 @@ import glob, http.client, json, os, pwd, re, signal, socket, subprocess, sys, te
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BIN = os.environ.get("MESH_BIN", "build/release")
-ENVOY = os.environ.get("ENVOY", "")
+ENVOY = os.environ["ENVOY"]
 W = tempfile.mkdtemp(prefix="weft-admin-")
 os.chmod(W, 0o755)
 N, FAILED, RUNNING = 0, 0, []
@@ -241,8 +241,8 @@ def sealed_and_end(sock, p):
 def validation():
     for f in sorted(glob.glob("test/golden/waypoint/ok_*.yaml")):
         r = [subprocess.run([b, "--mode", "validate", "-c", f], capture_output=True, timeout=20).returncode
-             for b in ([BIN + "/weft-waypoint"] + ([ENVOY] if ENVOY else []))]
-        ok(not any(r), f"{os.path.basename(f)}: OK{', as Envoy says' if ENVOY else ''}", r)
+             for b in (BIN + "/weft-waypoint", ENVOY)]
+        ok(not any(r), f"{os.path.basename(f)}: OK, as Envoy says", r)
     r = subprocess.run([BIN + "/weftctl", "validate", "-o", "json", "test/golden/waypoint/cluster_lb.yaml"], capture_output=True, text=True)
     e = json.loads(r.stdout)["errors"][0]
     ok(r.returncode == 1 and e["line"] == 24 and e["field"] == "static_resources.clusters[0].lb_policy", "weftctl validate -o json of a bootstrap", r.stdout)
@@ -258,13 +258,10 @@ try:
     user = [] if os.geteuid() else ["--user", "nobody"]
     weft = start("weft", [BIN + "/weft-waypoint", "--concurrency", "1"] + user, bootstrap({"address": {"pipe": {"path": sock}}}))
     ok(wait(lambda: ask(sock, "/ready")[0] == 200), "it is ready", open(W + "/weft.log").read()[-500:])
-    if ENVOY:
-        real = W + "/envoy.sock"
-        envoy = start("envoy", [ENVOY, "--disable-hot-restart", "--concurrency", "1", "-l", "error"], bootstrap({"address": {"pipe": {"path": real}}}))
-        ok(wait(lambda: ask(real, "/ready")[0] == 200, 20), "Envoy is ready", open(W + "/envoy.log").read()[-500:])
-        compare(sock, real)
-    else:
-        skip("admin beside Envoy's", "no Envoy")
+    real = W + "/envoy.sock"
+    envoy = start("envoy", [ENVOY, "--disable-hot-restart", "--concurrency", "1", "-l", "error"], bootstrap({"address": {"pipe": {"path": real}}}))
+    ok(wait(lambda: ask(real, "/ready")[0] == 200, 20), "Envoy is ready", open(W + "/envoy.log").read()[-500:])
+    compare(sock, real)
     admin_alone(sock)
     tcp_admin()
     sealed_and_end(sock, weft)

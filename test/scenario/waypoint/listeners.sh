@@ -5,6 +5,6 @@
 . test/lib/mesh.sh
 . test/lib/envoy.sh
 mesh_need curl openssl
-ENVOY=$( (envoy_need >/dev/null 2>&1 && echo "$ENVOY") || true)
+envoy_need
 export ENVOY MESH_BIN
 exec /usr/bin/python3 test/peers/waypoint_listeners.py
