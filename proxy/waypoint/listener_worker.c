@@ -1,62 +1,13 @@
 /* Listeners of a worker: accepts, lets listener filters look, chooses the chain, and keeps the
  * connections of each configuration so that an old one drains while the new one serves. */
-#include "proxy/waypoint/listener.h"
+#include "proxy/waypoint/listener_worker.h"
 
-#include "proxy/core/timer.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <unistd.h>
-
-struct wconf { /* one configuration of a listener, and what runs by it */
-	TAILQ_ENTRY(wconf) link;
-	struct wlisteners *ws;
-	struct lconf *l;
-	TAILQ_HEAD(, wconn) conns;
-	TAILQ_HEAD(, wpre) pres;
-	size_t n;
-	bool old;      /* replaced or removed: goes when its last connection does */
-	bool leaving;  /* its connections are drained, and closed when time is up */
-	bool draining; /* connections that begin from now on are told at once */
-	struct weft_timer drain;
-	int drain_step;
-};
-struct wlistener {
-	TAILQ_ENTRY(wlistener) link;
-	struct wlisteners *ws;
-	struct wconf *conf;
-	struct weft_acceptor *acceptor[LISTENER_ADDRS_MAX];
-	int fd[LISTENER_ADDRS_MAX];
-	unsigned n_fd;
-};
-struct wlisteners {
-	struct wlisteners_conf conf;
-	TAILQ_HEAD(, wlistener) list;
-	TAILQ_HEAD(, wconf) confs;
-	size_t open;
-	struct weft_timers *timers;
-};
-struct wconn {
-	TAILQ_ENTRY(wconn) link;
-	struct wconf *c;
-	struct weft_io *io;	  /* until the chain has it */
-	struct weft_chain *chain; /* NULL: in the handshake */
-	const struct lchain *lc;
-	uint64_t start_ns;
-};
-struct wpre {
-	TAILQ_ENTRY(wpre) link;
-	struct wconf *c;
-	struct wlistener *wl;
-	struct lpre *p;
-	int fd;
-	uint64_t start_ns;
-	bool counted;
-};
 
 enum { WORKERS_MAX = 257 };
 static struct wlisteners *of_worker[WORKERS_MAX];
@@ -77,7 +28,7 @@ struct wlisteners *wlisteners_new(const struct wlisteners_conf *conf)
 	return ws;
 }
 
-static void conf_drop(struct wconf *c)
+void wconf_drop(struct wconf *c)
 {
 	if (c->n || !TAILQ_EMPTY(&c->pres) || !c->old)
 		return;
@@ -86,192 +37,6 @@ static void conf_drop(struct wconf *c)
 	lconf_unref(c->l);
 	free(c);
 }
-
-static void count_open(struct wconf *c, int n)
-{
-	c->ws->open += (size_t)n;
-	if (!c->l->ignore_global_limit && c->ws->conf.connections)
-		*c->ws->conf.connections += (uint64_t)n;
-}
-
-static void conn_free(struct wconn *x)
-{
-	struct wconf *c = x->c;
-
-	weft_scope_add(c->l->scope, WEFT_LISTENER_downstream_cx_active, -1);
-	weft_scope_add(c->l->scope, WEFT_LISTENER_downstream_cx_destroy, 1);
-	weft_scope_record(c->l->scope, WEFT_LISTENER_downstream_cx_length_ms,
-			  (weft_now_ns() - x->start_ns) / 1000000);
-	TAILQ_REMOVE(&c->conns, x, link);
-	c->n--;
-	count_open(c, -1);
-	free(x);
-	conf_drop(c);
-}
-
-static void on_chain_closed(void *owner, struct weft_chain *ch)
-{
-	conn_free(owner);
-}
-
-static void chain_begin(struct wconn *x)
-{
-	struct weft_io *io = x->io;
-	struct weft_chain_start s = {
-		.worker = x->c->ws->conf.worker,
-		.conf = x->lc->filters,
-		.io = io,
-		.listener_name = x->c->l->name,
-		.filter_chain_name = x->lc->name,
-		.logs = x->c->l->logs,
-		.closed = on_chain_closed,
-		.owner = x,
-	};
-
-	x->io = NULL;
-	x->chain = weft_chain_new(&s);
-	if (x->c->draining)
-		weft_chain_drain(x->chain);
-}
-
-/* ---- the handshake, before filters see anything */
-static void count_named(struct weft_scope *scope, const char *kind, const char *what)
-{
-	char name[96];
-
-	if (!what || !*what)
-		return;
-	snprintf(name, sizeof(name), "ssl.%s.%s", kind, what);
-	weft_scope_add_named(scope, name, 1);
-}
-
-static void count_handshake(const struct wconn *x, const struct weft_io *io)
-{
-	const struct weft_tls_info *tls = weft_io_info(io)->tls;
-	struct weft_scope *scope = x->c->l->scope;
-
-	if (!tls)
-		return;
-	weft_scope_add(scope, WEFT_LISTENER_ssl_handshake, 1);
-	count_named(scope, "versions", tls->version);
-	count_named(scope, "ciphers", tls->cipher);
-	if (tls->resumed)
-		weft_scope_add(scope, WEFT_LISTENER_ssl_session_reused, 1);
-	if (!tls->peer_presented)
-		weft_scope_add(scope, WEFT_LISTENER_ssl_no_certificate, 1);
-}
-
-static void count_fault(const struct wconn *x, const struct weft_io *io)
-{
-	static const int counters[] = {
-		[WEFT_TLS_FAULT_CONNECTION] = WEFT_LISTENER_ssl_connection_error,
-		[WEFT_TLS_FAULT_NO_CERT] = WEFT_LISTENER_ssl_fail_verify_no_cert,
-		[WEFT_TLS_FAULT_VERIFY] = WEFT_LISTENER_ssl_fail_verify_error,
-		[WEFT_TLS_FAULT_SAN] = WEFT_LISTENER_ssl_fail_verify_san,
-		[WEFT_TLS_FAULT_HASH] = WEFT_LISTENER_ssl_fail_verify_cert_hash,
-	};
-	enum weft_tls_fault f = weft_io_tls_fault(io);
-
-	if (f != WEFT_TLS_FAULT_NONE)
-		weft_scope_add(x->c->l->scope, counters[f], 1);
-}
-
-static void hs_ready(struct weft_io *io)
-{
-	count_handshake(weft_io_owner(io), io);
-	chain_begin(weft_io_owner(io));
-}
-
-static void hs_readable(struct weft_io *io)
-{
-}
-
-static void log_refused(const struct wconn *x, const struct weft_io *io, enum weft_io_end why)
-{
-	llog_write(x->c->l,
-		   &(struct llog){.io = weft_io_info(io),
-				  .chain = x->lc->name,
-				  .start_ns = x->start_ns,
-				  .failure = weft_io_tls_fault(io) ? weft_io_detail(io) : NULL,
-				  .termination = why == WEFT_IO_TIMEOUT
-							 ? "transport socket timeout was reached"
-							 : NULL});
-}
-
-static void hs_closed(struct weft_io *io, enum weft_io_end why, int err)
-{
-	struct wconn *x = weft_io_owner(io);
-
-	if (why == WEFT_IO_TIMEOUT)
-		weft_scope_add(x->c->l->scope,
-			       WEFT_LISTENER_downstream_cx_transport_socket_connect_timeout, 1);
-	count_fault(x, io);
-	log_refused(x, io, why);
-	weft_io_free(io);
-	conn_free(x);
-}
-
-static const struct weft_io_ops hs_ops = {
-	.ready = hs_ready, .readable = hs_readable, .closed = hs_closed};
-
-static struct wconn *conn_new(struct wconf *c, const struct lchain *lc)
-{
-	struct wconn *x = weft_xcalloc(1, sizeof(*x));
-
-	x->c = c;
-	x->lc = lc;
-	x->start_ns = weft_now_ns();
-	TAILQ_INSERT_TAIL(&c->conns, x, link);
-	c->n++;
-	count_open(c, 1);
-	weft_scope_add(c->l->scope, WEFT_LISTENER_downstream_cx_total, 1);
-	weft_scope_add(c->l->scope, WEFT_LISTENER_downstream_cx_active, 1);
-	return x;
-}
-
-static const struct lchain *choose(struct wconf *c, const struct lpre_done *d)
-{
-	struct lkey k = {d->local, d->remote, d->direct_remote, d->sni, d->transport, d->alpn};
-	const struct lchain *lc = lmatch_find(c->l, &k);
-
-	if (!lc)
-		weft_scope_add(c->l->scope, WEFT_LISTENER_no_filter_chain_match, 1);
-	return lc;
-}
-
-static void conn_start(struct wconf *c, const struct lpre_done *d, uint64_t start_ns)
-{
-	const struct lchain *lc = choose(c, d);
-	struct weft_io_tls tls = {0};
-	struct weft_io_info *info;
-	struct wconn *x;
-
-	if (!lc) {
-		llog_early(c->l, d, start_ns, true);
-		close(d->fd);
-		return;
-	}
-	x = conn_new(c, lc);
-	x->start_ns = start_ns;
-	if (lc->tls) {
-		tls.ctx = lc->tls->ctx;
-		tls.handshake_ms = lc->handshake_ms;
-	}
-	x->io = weft_io_new(c->ws->conf.worker->base, d->fd, lc->tls ? &tls : NULL, d->already,
-			    &hs_ops, x);
-	weft_io_set_high(x->io, c->l->buffer_bytes);
-	weft_io_set_peer(x->io, &d->direct_remote); /* known: the kernel is not asked again */
-	info = weft_io_info_edit(x->io);
-	info->local = d->local;
-	info->remote = d->remote;
-	info->direct_remote = d->direct_remote;
-	if (!lc->tls && d->sni && *d->sni)
-		info->sni = weft_arena_strdup(weft_io_arena(x->io), d->sni);
-	if (weft_io_is_ready(x->io))
-		chain_begin(x);
-}
-
-static void accepted_by(struct wlistener *wl, int fd, const struct weft_sockaddr *peer);
 
 static void pre_done(void *owner, struct lpre *p, const struct lpre_done *d, bool ok)
 {
@@ -287,13 +52,13 @@ static void pre_done(void *owner, struct lpre *p, const struct lpre_done *d, boo
 		close(d->fd);
 	} else if (d->restored && c->l->use_original_dst &&
 		   (to = wlistener_by_dest(c->ws, &d->local, pre->wl)) != NULL) {
-		conn_start(to->conf, d, pre->start_ns);
+		wconn_start(to->conf, d, pre->start_ns);
 	} else {
-		conn_start(c, d, pre->start_ns);
+		wconn_start(c, d, pre->start_ns);
 	}
 	lpre_free(p);
 	free(pre);
-	conf_drop(c);
+	wconf_drop(c);
 }
 
 static void pre_drop(struct wpre *pre)
@@ -370,7 +135,7 @@ static const struct lchain *choose_io(struct wlistener *wl, struct weft_io *io)
 			      .direct_remote = i->direct_remote,
 			      .sni = i->sni ? i->sni : "",
 			      .transport = "raw_buffer"};
-	const struct lchain *lc = wl ? choose(wl->conf, &d) : NULL;
+	const struct lchain *lc = wl ? wconn_choose(wl->conf, &d) : NULL;
 
 	return lc && !lc->tls ? lc : NULL;
 }
@@ -384,18 +149,12 @@ bool wlistener_accept_io(struct wlisteners *ws, const char *name, struct weft_io
 {
 	struct wlistener *wl = by_name(ws, name);
 	const struct lchain *lc = choose_io(wl, io);
-	struct wconn *x;
 
 	if (!lc || over_limit(wl->conf)) {
 		weft_io_free(io);
 		return false;
 	}
-	x = conn_new(wl->conf, lc);
-	x->io = io;
-	weft_io_set_ops(io, &hs_ops, x);
-	weft_io_set_high(io, wl->conf->l->buffer_bytes);
-	if (weft_io_is_ready(io))
-		chain_begin(x);
+	wconn_start_io(wl->conf, lc, io);
 	return true;
 }
 
@@ -431,7 +190,7 @@ static void on_drain(struct weft_timer *t)
 	while ((pre = TAILQ_FIRST(&c->pres)) != NULL)
 		pre_drop(pre);
 	if (!c->n) {
-		conf_drop(c);
+		wconf_drop(c);
 		return;
 	}
 	for (x = TAILQ_FIRST(&c->conns); x; x = next) {
@@ -440,7 +199,7 @@ static void on_drain(struct weft_timer *t)
 			weft_chain_close(x->chain, 0, "drain_timeout");
 		} else {
 			weft_io_free(x->io);
-			conn_free(x);
+			wconn_free(x);
 			if (!next)
 				return;
 		}
@@ -484,7 +243,7 @@ static void conf_retire(struct wconf *c, bool renewed)
 				conf_leave(o);
 		}
 	}
-	conf_drop(c);
+	wconf_drop(c);
 }
 
 static void fds_set(struct wlistener *wl, struct lconf *l, const int *fds)
@@ -620,7 +379,7 @@ void wlisteners_free(struct wlisteners *ws)
 			} else { /* its handshake must not end in the loop below: in a chain */
 				if (x->io)
 					weft_io_free(x->io);
-				conn_free(x);
+				wconn_free(x);
 			}
 		}
 	}
