@@ -521,3 +521,26 @@ static void env_free(struct env *e)
 	weft_arena_free(e->a);
 	free(e);
 }
+
+struct bad {
+	const char *yaml, *err;
+};
+/* Each configuration behind head is refused, and its first error says so. */
+__attribute__((unused)) static void refuse_each(const char *head, const struct bad *v, size_t n)
+{
+	fix_own_filters = true;
+	for (size_t i = 0; i < n; i++) {
+		char more[4096], text[1024] = "";
+		struct env *e;
+
+		snprintf(more, sizeof(more), "%s%s", head, v[i].yaml);
+		e = env_new(more, 0, true);
+		if (e->errs.n)
+			weft_err_text(&e->errs.v[0], text, sizeof(text));
+		if (!strstr(text, v[i].err)) {
+			print_message("# wanted \"%s\", got \"%s\"\n", v[i].err, text);
+			fail();
+		}
+		env_free(e);
+	}
+}

@@ -149,9 +149,7 @@ static void client_leaves_while_keys_are_fetched(void **state)
 
 static void refused(void **state)
 {
-	static const struct {
-		const char *yaml, *err;
-	} v[] = {
+	static const struct bad v[] = {
 		{PROVIDER "      rules: [{match: {prefix: /}, requires: {provider_name: q}}]\n",
 		 "rules[0].requires.provider_name: must name one of providers, is \"q\""},
 		{PROVIDER
@@ -186,21 +184,7 @@ static void refused(void **state)
 		 "jwt_cache_config.jwt_cache_size: must be at most 65536, is 100000"},
 	};
 
-	fix_own_filters = true;
-	for (size_t i = 0; i < sizeof(v) / sizeof(*v); i++) {
-		char more[2048], text[1024] = "";
-		struct env *e;
-
-		snprintf(more, sizeof(more), FILTER "%s", v[i].yaml);
-		e = env_new(more, 0, true);
-		if (e->errs.n)
-			weft_err_text(&e->errs.v[0], text, sizeof(text));
-		if (!strstr(text, v[i].err)) {
-			print_message("# wanted \"%s\", got \"%s\"\n", v[i].err, text);
-			fail();
-		}
-		env_free(e);
-	}
+	refuse_each(FILTER, v, sizeof(v) / sizeof(*v));
 }
 
 int main(void)
