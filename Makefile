@@ -171,9 +171,10 @@ unit: build-unit ## unit tests and fuzzers' corpora only
 	$(Q)$(RUN) $(RUN_UNIT)
 golden: build-scenario ## golden tests only: a file in, a file out
 	$(Q)$(RUN) $(RUN_GOLD)
-golden-update: build-scenario build-unit ## write the golden files anew and show what changed
-	$(Q)cd $(CURDIR) && for t in golden config_doc coverage_doc; do WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/xds/$${t}_test >/dev/null; done; git diff --stat test/golden docs
-	$(Q)cd $(CURDIR) && WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/proxy/codec/h1_golden_test >/dev/null; git diff --stat test/golden/h1
+GOLDEN_BY_TEST = xds/golden xds/config_doc xds/coverage_doc xds/fields_bad proxy/codec/h1_golden
+golden-update: build-scenario ## write the golden files and the generated pages anew and show what changed
+	+$(Q)$(call SUB,asan) $(GOLDEN_BY_TEST:%=$(call DIR,asan)/test/unit/%_test)
+	$(Q)cd $(CURDIR) && for t in $(GOLDEN_BY_TEST); do WEFT_GOLDEN_UPDATE=1 $(call DIR,asan)/test/unit/$${t}_test >/dev/null; done; git diff --stat test/golden docs
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/files.sh
 	$(Q)MESH_BIN=$(abspath $(call DIR,release)) UPDATE=1 test/golden/waypoint.sh
 scenario: build-scenario ## scenarios only: two nodes with real programs in network namespaces, as root

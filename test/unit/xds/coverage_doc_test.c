@@ -1,78 +1,8 @@
 /* docs/xds-coverage.md says of every field of every message what becomes of it: made from the
  * descriptors and xds/coverage. Folder: WEFT_DOCS_DIR, else docs. WEFT_GOLDEN_UPDATE=1 writes it
  * anew. And every name in xds/coverage, deprecated.def and rules.def is one that exists. */
-#include "xds/cfg_priv.h"
+#include "test/unit/xds/pages.h"
 #include "xds/yaml_priv.h"
-#include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-enum { MESSAGES_MAX = 2000 };
-static const ProtobufCMessageDescriptor *all[MESSAGES_MAX];
-static size_t n_all;
-
-static void reach(const ProtobufCMessageDescriptor *d)
-{
-	for (size_t i = 0; i < n_all; i++)
-		if (all[i] == d)
-			return;
-	assert_true(n_all < MESSAGES_MAX);
-	all[n_all++] = d;
-	for (unsigned i = 0; i < d->n_fields; i++)
-		if (d->fields[i].type == PROTOBUF_C_TYPE_MESSAGE)
-			reach(d->fields[i].descriptor);
-}
-
-static int order(const void *a, const void *b)
-{
-	const ProtobufCMessageDescriptor *const *x = a, *const *y = b;
-
-	return strcmp((*x)->name, (*y)->name);
-}
-
-static int setup(void **state)
-{
-	const ProtobufCMessageDescriptor *d;
-
-	for (size_t i = 0; (d = weft_cfg_types(i, NULL)); i++)
-		reach(d);
-	qsort(all, n_all, sizeof(all[0]), order);
-	return 0;
-}
-
-static const ProtobufCMessageDescriptor *message(const char *name)
-{
-	for (size_t i = 0; i < n_all; i++)
-		if (!strcmp(all[i]->name, name))
-			return all[i];
-	return NULL;
-}
-
-static bool is_entry(const ProtobufCMessageDescriptor *d)
-{
-	size_t n = strlen(d->short_name);
-
-	return n > 5 && !strcmp(d->short_name + n - 5, "Entry") && d->n_fields == 2 &&
-	       !strcmp(d->fields[0].name, "key");
-}
-
-/* Configuration, rather than answers, calls and what needs no coverage. */
-static bool is_told(const ProtobufCMessageDescriptor *d)
-{
-	static const char *const other[] = {"google.", "envoy.admin.", "envoy.service."};
-
-	for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++)
-		if (!strncmp(d->name, other[i], strlen(other[i])))
-			return false;
-	return !is_entry(d);
-}
 
 static void fields_of(FILE *out, const struct cfg_kind *k, enum cfg_class class, const char *title)
 {
@@ -177,56 +107,11 @@ static char *make(void)
 	return text;
 }
 
-static char *slurp(const char *path)
-{
-	FILE *f = fopen(path, "r"), *out;
-	char *text = NULL, buf[4096];
-	size_t n, got;
-
-	out = open_memstream(&text, &n);
-	assert_non_null(out);
-	while (f && (got = fread(buf, 1, sizeof(buf), f)) > 0)
-		fwrite(buf, 1, got, out);
-	if (f)
-		fclose(f);
-	fclose(out);
-	return text;
-}
-
-/* cmocka shows whole texts; the first line that differs is enough. */
-static void first_difference(const char *path, const char *have, const char *want)
-{
-	size_t i = 0, line = 1, start = 0;
-
-	for (; have[i] && have[i] == want[i]; i++) {
-		if (have[i] != '\n')
-			continue;
-		line++;
-		start = i + 1;
-	}
-	if (have[i] != want[i])
-		fail_msg("%s:%zu: is old (make golden-update): has \"%.*s\", should be \"%.*s\"",
-			 path, line, (int)strcspn(have + start, "\n"), have + start,
-			 (int)strcspn(want + start, "\n"), want + start);
-}
-
 static void test_page(void **state)
 {
 	const char *dir = getenv("WEFT_DOCS_DIR");
-	char path[PATH_MAX], *want = make(), *have;
-	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/xds-coverage.md", dir ? dir : "docs");
-	if (getenv("WEFT_GOLDEN_UPDATE")) {
-		f = fopen(path, "w");
-		assert_non_null(f);
-		fputs(want, f);
-		assert_int_equal(fclose(f), 0);
-	}
-	have = slurp(path);
-	first_difference(path, have, want);
-	free(have);
-	free(want);
+	page_compare(dir ? dir : "docs", "xds-coverage.md", make());
 }
 
 /* "message.field" of every line, to find what stands twice. */
@@ -333,5 +218,5 @@ int main(void)
 		cmocka_unit_test(test_page),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return cmocka_run_group_tests(tests, types_setup, NULL);
 }
