@@ -4,6 +4,7 @@
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/pkcs12.h>
 #include <openssl/rsa.h>
 #include <string.h>
 #include <time.h>
@@ -160,21 +161,78 @@ static int check_key(struct weft_tls_build *b, const struct weft_path *at, X509 
 	}
 }
 
+/* ---- a key store: leaf, key and chain in one */
+
+static int use_store(struct weft_tls_build *b, const struct weft_path *at, SSL_CTX *ctx,
+		     EVP_PKEY *key, X509 *leaf, STACK_OF(X509) * rest)
+{
+	if (!key || !leaf)
+		return weft_cfg_fail(b->c, at, "must hold a certificate and its key");
+	if (sk_X509_num(rest) > CHAIN_MAX)
+		return weft_cfg_fail(b->c, at, "must hold at most %d certificates", CHAIN_MAX);
+	if (SSL_CTX_use_certificate(ctx, leaf) != 1 || SSL_CTX_use_PrivateKey(ctx, key) != 1)
+		return weft_cfg_fail(b->c, at, "cannot be used: %s", weft_tls_ssl_error());
+	for (int i = 0; i < sk_X509_num(rest); i++) {
+		if (SSL_CTX_add1_chain_cert(ctx, sk_X509_value(rest, i)) != 1)
+			return weft_cfg_fail(b->c, at, "cannot be used: %s", weft_tls_ssl_error());
+	}
+	weft_cert_own(leaf);
+	return 0;
+}
+
+static int read_store(struct weft_tls_build *b, const struct weft_path *at, SSL_CTX *ctx,
+		      const TLS(TlsCertificate) * m, X509 **ret_leaf)
+{
+	const struct weft_path sp = {at, "pkcs12", -1}, pp = {at, "password", -1};
+	const char *der, *pw = NULL;
+	const unsigned char *p;
+	STACK_OF(X509) *rest = NULL;
+	EVP_PKEY *key = NULL;
+	PKCS12 *store;
+	size_t n;
+	int r;
+
+	if (m->certificate_chain || m->private_key)
+		return weft_cfg_fail(b->c, &sp,
+				     "excludes certificate_chain and private_key, which are set");
+	if (m->pkcs12->specifier_case ==
+	    ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_STRING)
+		return weft_cfg_fail(b->c, &sp, "must not be an inline_string: it is DER");
+	der = weft_data_source(&b->tmp, &sp, m->pkcs12, "PKCS #12", &n);
+	if (der && m->password)
+		pw = weft_data_source(&b->tmp, &pp, m->password, "password", &(size_t){0});
+	if (!der || (m->password && !pw))
+		return -EINVAL;
+	EVP_DigestUpdate(b->p->sid_md, der, n);
+	p = (const unsigned char *)der;
+	store = d2i_PKCS12(NULL, &p, (long)n);
+	if (!store || PKCS12_parse(store, pw, &key, ret_leaf, &rest) != 1)
+		r = weft_cfg_fail(b->c, &sp, "must be a PKCS #12 key store: %s",
+				  weft_tls_ssl_error());
+	else
+		r = use_store(b, &sp, ctx, key, *ret_leaf, rest);
+	PKCS12_free(store);
+	EVP_PKEY_free(key);
+	sk_X509_pop_free(rest, X509_free);
+	return r;
+}
+
 static SSL_CTX *ctx_new(struct weft_tls_priv *p);
 
-int weft_tls_cert_one(struct weft_tls_build *b, const struct weft_path *at,
-		      const TLS(TlsCertificate) * m)
+/* Chain and key of one, from wherever. */
+static int read_pair(struct weft_tls_build *b, const struct weft_path *at, SSL_CTX *ctx,
+		     const TLS(TlsCertificate) * m, X509 **ret_leaf)
 {
 	const struct weft_path cp = {at, "certificate_chain", -1}, kp = {at, "private_key", -1};
 	struct weft_tls_priv *p = b->p;
-	SSL_CTX *ctx = p->n_ctxs == 1 && p->curves[0] < 0 ? p->ctxs[0] : ctx_new(p);
-	X509 *leaf = NULL;
 	const char *pem;
 	size_t n;
 	int r;
 
-	if (!ctx)
-		return weft_cfg_fail(b->c, at, "no TLS context: %s", weft_tls_ssl_error());
+	if (m->pkcs12) {
+		r = read_store(b, at, ctx, m, ret_leaf);
+		return r ? r : check_key(b, at, *ret_leaf, &p->curves[p->n_ctxs - 1]);
+	}
 	if (!m->certificate_chain)
 		return weft_cfg_fail(b->c, &cp, "must be set");
 	pem = weft_data_source(&b->tmp, &cp, m->certificate_chain, "certificate chain", &n);
@@ -184,19 +242,37 @@ int weft_tls_cert_one(struct weft_tls_build *b, const struct weft_path *at,
 		return -EINVAL;
 	}
 	EVP_DigestUpdate(p->sid_md, pem, n);
-	r = read_chain(b, &cp, ctx, pem, n, &leaf);
+	r = read_chain(b, &cp, ctx, pem, n, ret_leaf);
 	if (r == 0)
-		r = check_key(b, &cp, leaf, &p->curves[p->n_ctxs - 1]);
+		r = check_key(b, &cp, *ret_leaf, &p->curves[p->n_ctxs - 1]);
+	return r ? r : read_key(b, at, ctx, m);
+}
+
+static const char *path_of(const TLS(TlsCertificate) * m)
+{
+	const Envoy__Config__Core__V3__DataSource *d = m->pkcs12 ? m->pkcs12 : m->certificate_chain;
+
+	return d->specifier_case == ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME
+		       ? d->filename
+		       : "<inline>";
+}
+
+int weft_tls_cert_one(struct weft_tls_build *b, const struct weft_path *at,
+		      const TLS(TlsCertificate) * m)
+{
+	const struct weft_path cp = {at, m->pkcs12 ? "pkcs12" : "certificate_chain", -1};
+	struct weft_tls_priv *p = b->p;
+	SSL_CTX *ctx = p->n_ctxs == 1 && p->curves[0] < 0 ? p->ctxs[0] : ctx_new(p);
+	X509 *leaf = NULL;
+	int r;
+
+	if (!ctx)
+		return weft_cfg_fail(b->c, at, "no TLS context: %s", weft_tls_ssl_error());
+	r = read_pair(b, at, ctx, m, &leaf);
+	if (r == 0 && p->server)
+		r = weft_tls_staple_load(b, at, m, leaf, p->n_ctxs - 1);
 	if (r == 0)
-		r = read_key(b, at, ctx, m);
-	if (r == 0)
-		weft_tls_add_info(
-			p, leaf,
-			m->certificate_chain->specifier_case ==
-					ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME
-				? m->certificate_chain->filename
-				: "<inline>",
-			false);
+		weft_tls_add_info(p, leaf, path_of(m), false);
 	if (r == 0 && X509_cmp_current_time(X509_get0_notAfter(leaf)) < 0)
 		weft_cfg_warn(b->c, &cp, "the certificate has expired");
 	X509_free(leaf);
@@ -235,6 +311,7 @@ void weft_tls_certs_room(struct weft_tls_priv *p, size_t n)
 {
 	p->ctxs = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->ctxs));
 	p->curves = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->curves));
+	p->staples = weft_arena_alloc(p->arena, (n + 1) * sizeof(*p->staples));
 }
 
 int weft_tls_certs(struct weft_tls_build *b, const struct weft_path *at,

@@ -294,13 +294,11 @@ static int server_parts(struct weft_tls_build *b, const struct weft_path *at,
 	const struct weft_path op = {at, "ocsp_staple_policy", -1};
 	int r = common(b, &cp, m->common_tls_context);
 
-	if (m->ocsp_staple_policy !=
-	    ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__DOWNSTREAM_TLS_CONTEXT__OCSP_STAPLE_POLICY__LENIENT_STAPLING)
-		r |= weft_cfg_fail(b->c, &op,
-				   "must be LENIENT_STAPLING: OCSP staples are not "
-				   "supported");
+	if (r == 0)
+		r = weft_tls_staple_policy(b, &op, (int)m->ocsp_staple_policy);
 	r |= tickets(b, at, m, ret_no_tickets);
 	b->p->full_scan = weft_cfg_bool(m->full_scan_certs_on_sni_mismatch, false);
+	b->p->require_sni = weft_cfg_bool(m->require_sni, false);
 	return r ? -EINVAL : 0;
 }
 
@@ -325,7 +323,7 @@ int weft_tls_server_new(struct weft_cfg *c, const struct weft_path *at,
 		weft_tls_verify_apply(p, p->ctxs[i], s->require_client_certificate);
 		resumption(p, m, p->ctxs[i], no_tickets);
 	}
-	if (p->n_ctxs > 1) {
+	if (weft_tls_staple_apply(p) || p->n_ctxs > 1 || p->require_sni) {
 		weft_tls_names(p);
 		SSL_CTX_set_client_hello_cb(p->ctxs[0], weft_tls_select, p);
 	}

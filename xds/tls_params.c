@@ -11,6 +11,14 @@
 	"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 #define CIPHERS_13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define CURVES	   "X25519:P-256"
+/* what SP 800-52r2 leaves of BoringSSL's */
+#define FIPS_CIPHERS                                                                               \
+	"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"                               \
+	"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
+#define FIPS_CIPHERS_13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384"
+#define FIPS_SIGNATURES                                                                            \
+	"rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512:ecdsa_secp256r1_sha256:"               \
+	"ecdsa_secp384r1_sha384:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512"
 
 static int version(int v, int dflt)
 {
@@ -178,6 +186,31 @@ static int signatures(struct weft_tls_build *b, const struct weft_path *at,
 	return 0;
 }
 
+/* FIPS_202205, the one there is: overrides what the other parameters say, as in Envoy. */
+static int compliance(struct weft_tls_build *b, const struct weft_path *at,
+		      const TLS(TlsParameters) * m)
+{
+	const struct weft_path cp = {at, "compliance_policies", 0};
+
+	if (!m || m->n_compliance_policies == 0)
+		return 0;
+	if (m->compliance_policies[0] !=
+	    ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__TLS_PARAMETERS__COMPLIANCE_POLICY__FIPS_202205)
+		return weft_cfg_fail(b->c, &cp, "must be FIPS_202205");
+	for (unsigned i = 0; i < b->p->n_ctxs; i++) {
+		SSL_CTX *x = b->p->ctxs[i];
+
+		if (SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION) != 1 ||
+		    SSL_CTX_set_max_proto_version(x, TLS1_3_VERSION) != 1 ||
+		    SSL_CTX_set_cipher_list(x, FIPS_CIPHERS) != 1 ||
+		    SSL_CTX_set_ciphersuites(x, FIPS_CIPHERS_13) != 1 ||
+		    SSL_CTX_set1_groups_list(x, "P-256:P-384") != 1 ||
+		    SSL_CTX_set1_sigalgs_list(x, FIPS_SIGNATURES) != 1)
+			return weft_cfg_fail(b->c, &cp, "%s", weft_tls_ssl_error());
+	}
+	return 0;
+}
+
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_n,
 		   const unsigned char *in, unsigned n, void *arg)
 {
@@ -237,12 +270,12 @@ int weft_tls_params(struct weft_tls_build *b, const struct weft_path *at,
 
 	if (b->p->n_ctxs == 0)
 		return 0;
-	if (m->tls_params && m->tls_params->n_compliance_policies > 0)
-		r = weft_cfg_fail(b->c, &tp, "compliance_policies is not supported");
 	r |= versions(b, &tp, m->tls_params);
 	r |= ciphers(b, &tp, m->tls_params);
 	r |= curves(b, &tp, m->tls_params);
 	r |= signatures(b, &tp, m->tls_params);
+	if (r == 0)
+		r = compliance(b, &tp, m->tls_params);
 	r |= alpn(b, at, m);
 	return r ? -EINVAL : 0;
 }

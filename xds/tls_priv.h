@@ -2,7 +2,9 @@
  */
 #pragma once
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include "proxy/net/io_tls.h"
 #include "xds/tls_conf.h"
+#include <errno.h>
 #include <openssl/ssl.h>
 #include <pcre2.h>
 
@@ -25,6 +27,12 @@ struct weft_tls_name { /* of a certificate; "*.x" is kept as ".x" */
 	const char *name;
 	unsigned cert;
 };
+struct weft_tls_staple { /* of a certificate */
+	uint8_t *der;
+	size_t n;	     /* 0: none */
+	int64_t next_update; /* unix s; 0: it tells none, and counts as expired */
+	bool must;	     /* the certificate says so */
+};
 struct weft_tls_priv {
 	struct weft_arena *arena;
 	atomic_uint refs;
@@ -41,7 +49,10 @@ struct weft_tls_priv {
 	/* ---- ours */
 	SSL_CTX **ctxs;
 	unsigned n_ctxs;
-	int *curves; /* of each certificate's key; 0: RSA */
+	int *curves;			 /* of each certificate's key; 0: RSA */
+	struct weft_tls_staple *staples; /* of each certificate */
+	int staple_policy;
+	bool require_sni;
 	struct weft_tls_name *names;
 	size_t n_names;
 	bool full_scan;
@@ -77,6 +88,15 @@ int weft_tls_certs(struct weft_tls_build *b, const struct weft_path *at,
 void weft_tls_certs_room(struct weft_tls_priv *p, size_t n); /* once, before the first of n */
 int weft_tls_cert_one(struct weft_tls_build *b, const struct weft_path *at,
 		      const TLS(TlsCertificate) * m);
+/* tls_staple.c: OCSP */
+int weft_tls_staple_load(struct weft_tls_build *b, const struct weft_path *at,
+			 const TLS(TlsCertificate) * m, const X509 *leaf, unsigned cert);
+int weft_tls_staple_policy(struct weft_tls_build *b, const struct weft_path *at, int policy);
+bool weft_tls_staple_asked(SSL *ssl); /* only in the callback of the ClientHello */
+enum weft_tls_staple_do weft_tls_staple_do(const struct weft_tls_priv *p, unsigned cert,
+					   bool asked);
+/* Into the contexts; true: the choice of a certificate must look at them. */
+bool weft_tls_staple_apply(struct weft_tls_priv *p);
 /* tls_verify.c */
 int weft_tls_validation(struct weft_tls_build *b, const struct weft_path *at,
 			const TLS(CommonTlsContext) * m);

@@ -155,8 +155,22 @@ static bool fits(const struct weft_tls_priv *p, unsigned cert, unsigned curves)
 	}
 }
 
+/* What this ClientHello can use. */
+struct wish {
+	unsigned curves;
+	bool staple; /* it asks for an OCSP response */
+};
+
+/* 1: a key it prefers, 0: RSA, -1: it cannot be. */
+static int rank(const struct weft_tls_priv *p, unsigned cert, const struct wish *w)
+{
+	if (weft_tls_staple_do(p, cert, w->staple) == WEFT_STAPLE_FAILED)
+		return -1;
+	return fits(p, cert, w->curves) ? 1 : p->curves[cert] == 0 ? 0 : -1;
+}
+
 /* -1: no certificate of that name fits. */
-static int find(const struct weft_tls_priv *p, const char *name, unsigned curves)
+static int find(const struct weft_tls_priv *p, const char *name, const struct wish *w)
 {
 	size_t lo = 0, hi = p->n_names;
 	int rsa = -1;
@@ -171,45 +185,68 @@ static int find(const struct weft_tls_priv *p, const char *name, unsigned curves
 	}
 	for (; lo < p->n_names && strcmp(p->names[lo].name, name) == 0; lo++) {
 		unsigned cert = p->names[lo].cert;
+		int r = rank(p, cert, w);
 
-		if (fits(p, cert, curves))
+		if (r > 0)
 			return (int)cert;
-		if (p->curves[cert] == 0 && rsa < 0)
+		if (r == 0 && rsa < 0)
 			rsa = (int)cert;
 	}
 	return rsa;
 }
 
-static int scan(const struct weft_tls_priv *p, unsigned curves)
+static int scan(const struct weft_tls_priv *p, const struct wish *w)
 {
 	int rsa = -1;
 
 	for (unsigned i = 0; i < p->n_ctxs; i++) {
-		if (fits(p, i, curves))
+		int r = rank(p, i, w);
+
+		if (r > 0)
 			return (int)i;
-		if (p->curves[i] == 0 && rsa < 0)
+		if (r == 0 && rsa < 0)
 			rsa = (int)i;
 	}
 	return rsa;
 }
 
+/* By name; -1: none fits. */
+static int by_sni(const struct weft_tls_priv *p, const char *sni, const struct wish *w)
+{
+	int i = find(p, sni, w);
+	const char *dot = i < 0 ? strchr(sni, '.') : NULL;
+
+	return dot && dot != sni ? find(p, dot, w) : i;
+}
+
 int weft_tls_select(SSL *ssl, int *alert, void *arg)
 {
 	const struct weft_tls_priv *p = arg;
-	unsigned curves = ecdsa_curves(ssl);
+	struct wish w = {ecdsa_curves(ssl), weft_tls_staple_asked(ssl)};
+	enum weft_tls_staple_do staple;
 	char sni[256];
 	bool named = sni_of(ssl, sni, sizeof(sni));
-	const char *dot;
-	int i = -1;
+	int i = named ? by_sni(p, sni, &w) : -1;
 
-	if (named) {
-		i = find(p, sni, curves);
-		dot = i < 0 ? strchr(sni, '.') : NULL;
-		if (dot && dot != sni)
-			i = find(p, dot, curves);
+	if (i < 0 && p->require_sni) {
+		weft_tls_note(ssl, WEFT_TLS_FAULT_CONNECTION,
+			      named ? "no certificate has the client's SNI"
+				    : "the client sent no SNI");
+		*alert = SSL_AD_UNRECOGNIZED_NAME;
+		return SSL_CLIENT_HELLO_ERROR;
 	}
 	if (i < 0 && (!named || p->full_scan))
-		i = scan(p, curves);
+		i = scan(p, &w);
+	if (i < 0)
+		i = 0;
+	staple = weft_tls_staple_do(p, (unsigned)i, w.staple);
+	weft_tls_note_staple(ssl, staple);
+	if (staple == WEFT_STAPLE_FAILED) {
+		weft_tls_note(ssl, WEFT_TLS_FAULT_CONNECTION,
+			      "the client wants an OCSP response, and there is no valid one");
+		*alert = SSL_AD_HANDSHAKE_FAILURE;
+		return SSL_CLIENT_HELLO_ERROR;
+	}
 	if (i > 0)
 		SSL_set_SSL_CTX(ssl, p->ctxs[i]);
 	return SSL_CLIENT_HELLO_SUCCESS;

@@ -22,6 +22,7 @@ struct weft_tls_sess {
 	struct weft_tls_info *info;
 	const char *chain_pem; /* NULL: not yet asked for */
 	uint8_t fault;	       /* enum weft_tls_fault */
+	uint8_t staple;	       /* enum weft_tls_staple_do */
 	bool server, done, notify_sent;
 	bool lazy; /* pend holds tickets only, for the next write */
 };
@@ -31,6 +32,9 @@ struct weft_tls_sess *weft_tls_sess_of(SSL *ssl);
 void weft_tls_set_detail(struct weft_tls_sess *t, const char *otherwise);
 /* io_tls_cache.c */
 void weft_tls_cache_use(struct weft_tls_sess *t);
+/* io_tls_more.c: new; the io's arena drops its reference */
+const struct weft_tls_more *weft_tls_more_of(struct weft_tls_sess *t);
 /* io_tls_info.c */
 uint8_t *weft_tls_alpn_wire(const char *const *v, size_t *ret_n);
+const char *weft_hex_text(const uint8_t *p, size_t n, struct weft_arena *a);
 bool weft_tls_ids_match(const struct x509_st *leaf, char *const *ids);

@@ -1,5 +1,6 @@
 /* Circuit breakers, and the counters of a connection's life. */
 #include "proxy/core/worker.h"
+#include "proxy/net/io_tls.h"
 #include "proxy/upstream/pool_priv.h"
 
 #include <string.h>
@@ -100,6 +101,7 @@ void weft_cx_connected(const struct weft_cluster *c, const struct weft_io *io, u
 			  (weft_now_ns() - start_ns) / 1000000);
 	if (!tls)
 		return;
+	weft_io_tls_count(io, c->scope, true);
 	COUNT(c, ssl_handshake, 1);
 	if (tls->resumed)
 		COUNT(c, ssl_session_reused, 1);

@@ -1,7 +1,7 @@
 /* A connection of a listener: its handshake, then its filter chain. */
 #include "proxy/waypoint/listener_worker.h"
 
-#include <stdio.h>
+#include "proxy/net/io_tls.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,16 +54,6 @@ static void chain_begin(struct wconn *x)
 }
 
 /* ---- the handshake, before filters see anything */
-static void count_named(struct weft_scope *scope, const char *kind, const char *what)
-{
-	char name[96];
-
-	if (!what || !*what)
-		return;
-	snprintf(name, sizeof(name), "ssl.%s.%s", kind, what);
-	weft_scope_add_named(scope, name, 1);
-}
-
 static void count_handshake(const struct wconn *x, const struct weft_io *io)
 {
 	const struct weft_tls_info *tls = weft_io_info(io)->tls;
@@ -72,8 +62,7 @@ static void count_handshake(const struct wconn *x, const struct weft_io *io)
 	if (!tls)
 		return;
 	weft_scope_add(scope, WEFT_LISTENER_ssl_handshake, 1);
-	count_named(scope, "versions", tls->version);
-	count_named(scope, "ciphers", tls->cipher);
+	weft_io_tls_count(io, scope, true);
 	if (tls->resumed)
 		weft_scope_add(scope, WEFT_LISTENER_ssl_session_reused, 1);
 	if (!tls->peer_presented)
@@ -93,6 +82,7 @@ static void count_fault(const struct wconn *x, const struct weft_io *io)
 
 	if (f != WEFT_TLS_FAULT_NONE)
 		weft_scope_add(x->c->l->scope, counters[f], 1);
+	weft_io_tls_count(io, x->c->l->scope, false);
 }
 
 static void hs_ready(struct weft_io *io)

@@ -871,7 +871,7 @@ static void test_refused(void **state)
 	refused(true,
 		"{common_tls_context: {tls_certificates: [" CERT(
 			"ec") "]}, ocsp_staple_policy: MUST_STAPLE}",
-		"ocsp_staple_policy", "LENIENT_STAPLING");
+		"ocsp_staple_policy", "is MUST_STAPLE, and certificate 0 has no ocsp_staple");
 	refused(true,
 		"{common_tls_context: {tls_certificates: [" CERT(
 			"ec") "]}, session_ticket_keys: {keys: [{inline_string: short}]}}",
