@@ -47,6 +47,7 @@ struct tr_svc {
 	struct tr_member *members;
 	size_t n_members;
 	bool l7;
+	bool *tcp_taken; /* of each port: an older TCPRoute has it; NULL: none */
 };
 
 /* ---- translate_gateway.c */
@@ -95,6 +96,21 @@ uint32_t gw_member_port(const struct tr_member *m, const Istio__Workload__Port *
 void gw_tls(struct tr *t, const struct tr_gateway *g, void *common, const char *alpn);
 void gw_out(struct tr *t, const struct tr_gateway *g, const struct weft_xds_type *type,
 	    const char *name, const void *m, const char *source);
+
+/* One more name that the peer's certificate may have; type of a SubjectAltNameMatcher. */
+void gw_san_is(struct weft_arena *a, void *validation, const char *type, const char *value);
+
+/* ---- translate_backend_tls.c */
+struct gw_tls_policy;
+void tr_backend_tls(struct tr *t);
+/* The policy that holds for a Service's port; NULL: none. g is noted as one that uses it. */
+struct gw_tls_policy *gw_backend_tls_of(struct tr *t, const struct tr_gateway *g,
+					const struct tr_svc *s, uint32_t port);
+/* False: nothing may be sent, for its certificates are not there. */
+bool gw_backend_tls_usable(const struct gw_tls_policy *p);
+void gw_backend_tls_put(struct tr *t, void *cluster, const struct gw_tls_policy *p);
+/* When all clusters are made. */
+void tr_backend_tls_status(struct tr *t);
 
 /* ---- translate_route.c: routes → Envoy's, in the order of precedence */
 struct gw_route {
@@ -162,6 +178,8 @@ void gw_conflicts(struct tr_gateway *g);
 size_t gw_attached_service(struct tr *t, const struct tr_svc *s, uint32_t port,
 			   enum weft_kind_id kind, const struct weft_object ***ret);
 void tr_status(struct tr *t);
+/* One more of a list of conditions; message may be NULL. */
+void gw_condition(json_t *list, const char *type, bool is, const char *reason, const char *message);
 
 /* ---- translate_rbac.c, translate_jwt.c: http_filters of an HttpConnectionManager, or filters of a
  * chain; s NULL: what holds for the whole Gateway only */

@@ -257,9 +257,11 @@ int weft_store_load(struct weft_store *s, const struct weft_objects *objs, struc
 	tr_peers(&t);
 	tr_attach(&t);
 	tr_targets(&t);
+	tr_backend_tls(&t);
 	tr_policies_l7(&t);
 	tr_gateways_out(&t);
 	tr_status(&t);
+	tr_backend_tls_status(&t);
 	tr_require_waypoint(&t);
 	tr_pods_out(&t);
 	if (t.n_out)

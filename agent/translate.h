@@ -28,6 +28,7 @@ struct tr_ip {
 struct tr_gateway;
 struct tr_svc;
 struct gw_attach;
+struct gw_tls_policy;
 struct tr {
 	struct weft_arena *a;
 	const struct weft_objects *objs;
@@ -49,6 +50,9 @@ struct tr {
 		struct tr_target *v;
 		size_t n;
 	} authorization, authentication; /* by what they are for */
+	struct gw_tls_policy *tls; /* the older first */
+	size_t n_tls;
+	struct gw_tls_target *tls_targets;
 	struct gw_host_use *hosts;	 /* of listeners, while routes are attached */
 	unsigned host_kinds;		 /* kinds of routes among them */
 	struct json_t *status;		 /* of Gateways and routes */

@@ -282,6 +282,22 @@ static int service_port(const struct tr_svc *s, const Weft__Kube__ParentRef *p)
 	return -1;
 }
 
+/* Nothing would choose between two TCPRoutes: the older has a port. False: there is none left. */
+static bool take_ports(struct tr *t, struct tr_svc *s, int port)
+{
+	bool any = false;
+
+	if (!s->tcp_taken)
+		s->tcp_taken = weft_arena_alloc(t->a, s->spec->n_ports * sizeof(bool));
+	for (size_t i = 0; i < s->spec->n_ports; i++) {
+		if (port && s->spec->ports[i]->port != port)
+			continue;
+		any = any || !s->tcp_taken[i];
+		s->tcp_taken[i] = true;
+	}
+	return any;
+}
+
 /* Routes of a service are those of its own namespace: the service's owner says where it goes. */
 static void attach_service(struct tr *t, const struct weft_object *o,
 			   const Weft__Kube__ParentRef *p, const char *ns, struct verdict *v)
@@ -302,6 +318,12 @@ static void attach_service(struct tr *t, const struct weft_object *o,
 	}
 	if (!s->gw) {
 		*v = (struct verdict){"NoMatchingParent", "the Service is behind no waypoint"};
+		return;
+	}
+	if (o->kind->id == WEFT_KIND_TCP_ROUTE && !take_ports(t, s, port)) {
+		*v = (struct verdict){"NotAllowedByListeners",
+				      port ? "an older TCPRoute has the port"
+					   : "older TCPRoutes have all ports"};
 		return;
 	}
 	a.port = (uint32_t)port;
@@ -341,8 +363,7 @@ static bool attach(struct tr *t, const struct weft_object *o, const struct commo
 
 /* ---- status */
 
-static void condition(json_t *list, const char *type, bool is, const char *reason,
-		      const char *message)
+void gw_condition(json_t *list, const char *type, bool is, const char *reason, const char *message)
 {
 	json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s}", "type", type, "status",
 					      is ? "True" : "False", "reason", reason, "message",
@@ -387,9 +408,10 @@ static void route(struct tr *t, const struct weft_object *o)
 		if (!attach(t, o, &c, c.parents[i], bad, &v))
 			continue;
 		list = json_array();
-		condition(list, "Accepted", !v.reason, v.reason ? v.reason : "Accepted", v.message);
-		condition(list, "ResolvedRefs", !u.reason, u.reason ? u.reason : "ResolvedRefs",
-			  u.reason ? text : NULL);
+		gw_condition(list, "Accepted", !v.reason, v.reason ? v.reason : "Accepted",
+			     v.message);
+		gw_condition(list, "ResolvedRefs", !u.reason, u.reason ? u.reason : "ResolvedRefs",
+			     u.reason ? text : NULL);
 		json_array_append_new(parents,
 				      json_pack("{s:o,s:s,s:o}", "parentRef",
 						parent_json(o, c.parents[i]), "controllerName",
@@ -492,26 +514,26 @@ static json_t *listener_json(const struct gw_listener *l)
 		if (kind_fits(l->l, *v))
 			json_array_append_new(
 				kinds, json_pack("{s:s,s:s}", "group", gateway_group, "kind", *v));
-	condition(list, "Accepted", !bad && !l->conflict,
-		  bad		? l->reason
-		  : l->conflict ? "PortUnavailable"
-				: "Accepted",
-		  bad ? l->unresolved : NULL);
-	condition(list, "Conflicted", l->conflict != NULL,
-		  l->conflict ? l->conflict : "NoConflicts",
-		  l->conflict
-			  ? "another listener has this port, with another protocol or this hostname"
-			  : NULL);
-	condition(list, "ResolvedRefs", !refs,
-		  !refs		  ? "ResolvedRefs"
-		  : l->unresolved ? "InvalidCertificateRef"
-				  : "InvalidRouteKinds",
-		  !refs ? NULL
-		  : l->unresolved
-			  ? l->unresolved
-			  : "allowedRoutes.kinds has one that this protocol does not carry");
-	condition(list, "Programmed", !bad && !l->conflict && !l->unresolved,
-		  bad || l->conflict || l->unresolved ? "Invalid" : "Programmed", NULL);
+	gw_condition(list, "Accepted", !bad && !l->conflict,
+		     bad	   ? l->reason
+		     : l->conflict ? "PortUnavailable"
+				   : "Accepted",
+		     bad ? l->unresolved : NULL);
+	gw_condition(
+		list, "Conflicted", l->conflict != NULL, l->conflict ? l->conflict : "NoConflicts",
+		l->conflict
+			? "another listener has this port, with another protocol or this hostname"
+			: NULL);
+	gw_condition(list, "ResolvedRefs", !refs,
+		     !refs	     ? "ResolvedRefs"
+		     : l->unresolved ? "InvalidCertificateRef"
+				     : "InvalidRouteKinds",
+		     !refs ? NULL
+		     : l->unresolved
+			     ? l->unresolved
+			     : "allowedRoutes.kinds has one that this protocol does not carry");
+	gw_condition(list, "Programmed", !bad && !l->conflict && !l->unresolved,
+		     bad || l->conflict || l->unresolved ? "Invalid" : "Programmed", NULL);
 	return json_pack("{s:s,s:i,s:o,s:o}", "name", l->l->name, "attachedRoutes",
 			 (int)l->attached, "supportedKinds", kinds, "conditions", list);
 }
@@ -534,15 +556,16 @@ void tr_status(struct tr *t)
 			json_array_append_new(
 				addrs, json_string(weft_ip_text(&g->addrs[k], text, sizeof(text))));
 		if (g->class != GW_OTHER) {
-			condition(conditions, "Accepted", good,
-				  good ? "Accepted" : "ListenersNotValid", NULL);
-			condition(conditions, "Programmed", good && address,
-				  !good	    ? "Invalid"
-				  : address ? "Programmed"
-					    : "AddressNotAssigned",
-				  address ? NULL
-					  : "neither spec.addresses nor a Service of its name says "
-					    "where it is");
+			gw_condition(conditions, "Accepted", good,
+				     good ? "Accepted" : "ListenersNotValid", NULL);
+			gw_condition(
+				conditions, "Programmed", good && address,
+				!good	  ? "Invalid"
+				: address ? "Programmed"
+					  : "AddressNotAssigned",
+				address ? NULL
+					: "neither spec.addresses nor a Service of its name says "
+					  "where it is");
 		}
 		json_array_append_new(t->status,
 				      json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:o,s:o,s:o}", "kind",

@@ -56,7 +56,7 @@ static void trust_system(struct weft_arena *a, void *validation)
 	eb_in(a, validation, "system_root_certs");
 }
 
-static void san_is(struct weft_arena *a, void *validation, const char *type, const char *value)
+void gw_san_is(struct weft_arena *a, void *validation, const char *type, const char *value)
 {
 	void *m = eb_in(a, validation, "match_typed_subject_alt_names");
 
@@ -248,104 +248,6 @@ static void transport(struct gw_clusters *c, void *m)
 	eb_typed(a, eb_in(a, match, "transport_socket"), "envoy.transport_sockets.tls", tls);
 }
 
-/* ---- BackendTLSPolicy: of an application that speaks TLS itself */
-
-static const Weft__Kube__BackendTlsPolicySpec *
-tls_policy(struct tr *t, const struct tr_svc *s, uint32_t port, const struct weft_object **ret)
-{
-	size_t n;
-	const struct weft_object *v = weft_objects_of(t->objs, WEFT_KIND_BACKEND_TLS_POLICY, &n);
-	const Weft__Kube__BackendTlsPolicySpec *whole = NULL, *own = NULL;
-	const struct weft_object *of_whole = NULL, *of_own = NULL;
-
-	for (; n; v++, n--) {
-		const Weft__Kube__BackendTlsPolicySpec *p =
-			((const Weft__Kube__BackendTlsPolicy *)v->msg)->spec;
-
-		if (strcmp(v->ns, s->o->ns) != 0)
-			continue;
-		for (size_t i = 0; i < p->n_target_refs; i++) {
-			const char *name = p->target_refs[i]->section_name;
-
-			if (strcmp(p->target_refs[i]->name, s->o->name) != 0)
-				continue;
-			if ((!name || !*name) && (!whole || gw_older(v, of_whole) < 0)) {
-				whole = p;
-				of_whole = v;
-			}
-			for (size_t k = 0; name && *name && k < s->spec->n_ports; k++)
-				if ((uint32_t)s->spec->ports[k]->port == port &&
-				    s->spec->ports[k]->name &&
-				    !strcmp(s->spec->ports[k]->name, name) &&
-				    (!own || gw_older(v, of_own) < 0)) {
-					own = p;
-					of_own = v;
-				}
-		}
-	}
-	/* the port's own before the whole Service's, and of two the older */
-	*ret = own ? of_own : of_whole;
-	return own ? own : whole;
-}
-
-/* The ca.crt of each ConfigMap, one after the other; NULL: one is missing. */
-static const char *ca_of(struct tr *t, const struct weft_object *o,
-			 const Weft__Kube__BackendTlsValidation *v)
-{
-	const char *all = "";
-
-	for (size_t i = 0; i < v->n_ca_certificate_refs; i++) {
-		const struct weft_object *m = weft_objects_find(
-			t->objs, WEFT_KIND_CONFIG_MAP, o->ns, v->ca_certificate_refs[i]->name);
-		const Weft__Kube__ConfigMap *c = m ? (const Weft__Kube__ConfigMap *)m->msg : NULL;
-		const char *ca = NULL;
-
-		for (size_t k = 0; c && k < c->n_data; k++)
-			if (!strcmp(c->data[k]->key, "ca.crt"))
-				ca = c->data[k]->value;
-		if (!ca)
-			return NULL;
-		all = weft_arena_printf(t->a, "%s%s\n", all, ca);
-	}
-	return all;
-}
-
-/* Told once for each policy that cannot be kept: nothing is sent without the TLS it asks for. */
-static bool tls_usable(struct gw_clusters *c, const struct weft_object *o,
-		       const Weft__Kube__BackendTlsPolicySpec *p)
-{
-	if (!p->validation->n_ca_certificate_refs || ca_of(c->t, o, p->validation))
-		return true;
-	tr_bad(c->t, o, p->validation, "ca_certificate_refs", -1, NULL,
-	       "there is no ConfigMap of that name with ca.crt; nothing is sent to the Service");
-	return false;
-}
-
-static void backend_tls(struct gw_clusters *c, void *m, const struct weft_object *o,
-			const Weft__Kube__BackendTlsPolicySpec *p)
-{
-	struct weft_arena *a = c->t->a;
-	const Weft__Kube__BackendTlsValidation *v = p->validation;
-	void *tls = eb_new(
-		a,
-		&envoy__extensions__transport_sockets__tls__v3__upstream_tls_context__descriptor);
-	void *valid = eb_in(a, tls, "common_tls_context.validation_context");
-	const char *ca = v->n_ca_certificate_refs ? ca_of(c->t, o, v) : NULL;
-
-	eb_str(a, tls, "sni", v->hostname);
-	if (ca)
-		eb_str(a, valid, "trusted_ca.inline_bytes", ca);
-	else
-		trust_system(a, valid);
-	for (size_t i = 0; i < v->n_subject_alt_names; i++)
-		san_is(a, valid, v->subject_alt_names[i]->uri ? "URI" : "DNS",
-		       v->subject_alt_names[i]->uri ? v->subject_alt_names[i]->uri
-						    : v->subject_alt_names[i]->hostname);
-	if (!v->n_subject_alt_names)
-		san_is(a, valid, "DNS", v->hostname);
-	eb_typed(a, eb_in(a, m, "transport_socket"), "envoy.transport_sockets.tls", tls);
-}
-
 /* What HTTP the application speaks. */
 static void protocol(struct gw_clusters *c, void *m, const Istio__Workload__Port *p)
 {
@@ -411,13 +313,12 @@ const char *gw_cluster(struct gw_clusters *c, struct tr_svc *s, uint32_t port)
 	const Istio__Workload__Port *p = gw_port(s, port);
 	const char *source = tr_source(c->t, s->o), *name;
 	bool own = s->gw == c->g || s->gw2 == c->g;
-	const struct weft_object *policy_of = NULL;
-	const Weft__Kube__BackendTlsPolicySpec *policy;
+	const struct gw_tls_policy *policy;
 	void *m;
 
 	if (!p)
 		return NULL;
-	policy = tls_policy(c->t, s, port, &policy_of);
+	policy = gw_backend_tls_of(c->t, c->g, s, port);
 	if (own)
 		name = weft_arena_printf(c->t->a, "inbound-vip|%u|%s|%s", port,
 					 gw_is_http(p) ? "http" : "tcp", s->s->hostname);
@@ -427,12 +328,12 @@ const char *gw_cluster(struct gw_clusters *c, struct tr_svc *s, uint32_t port)
 		return name;
 	m = cluster_new(c, name);
 	if (policy)
-		backend_tls(c, m, policy_of, policy);
+		gw_backend_tls_put(c->t, m, policy);
 	else
 		transport(c, m);
 	protocol(c, m, p);
 	gw_out(c->t, c->g, &weft_xds_type_cluster, name, m, source);
-	if (policy && !tls_usable(c, policy_of, policy))
+	if (policy && !gw_backend_tls_usable(policy))
 		gw_out(c->t, c->g, &weft_xds_type_endpoint, name, assignment_new(c, name), source);
 	else
 		endpoints_out(c, s, p, name, policy != NULL);
@@ -479,7 +380,7 @@ const char *gw_cluster_dns(struct gw_clusters *c, const char *host, uint32_t por
 			&envoy__extensions__transport_sockets__tls__v3__upstream_tls_context__descriptor);
 		eb_str(a, ctx, "sni", host);
 		trust_system(a, eb_in(a, ctx, "common_tls_context.validation_context"));
-		san_is(a, eb_in(a, ctx, "common_tls_context.validation_context"), "DNS", host);
+		gw_san_is(a, eb_in(a, ctx, "common_tls_context.validation_context"), "DNS", host);
 		eb_typed(a, eb_in(a, m, "transport_socket"), "envoy.transport_sockets.tls", ctx);
 	}
 	gw_out(c->t, c->g, &weft_xds_type_cluster, name, m, "");

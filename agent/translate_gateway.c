@@ -82,7 +82,7 @@ bool gw_granted(struct tr *t, const char *group, const char *kind, const char *f
 		const char *to_kind, const char *ns, const char *name)
 {
 	size_t n;
-	const struct weft_object *v = weft_objects_of(t->objs, WEFT_KIND_REFERENCE_GRANT, &n);
+	const struct weft_object *v = weft_objects_in(t->objs, WEFT_KIND_REFERENCE_GRANT, ns, &n);
 
 	if (!strcmp(from_ns, ns))
 		return true;
@@ -91,8 +91,6 @@ bool gw_granted(struct tr *t, const char *group, const char *kind, const char *f
 			((const Weft__Kube__ReferenceGrant *)v->msg)->spec;
 		bool from = false, to = false;
 
-		if (strcmp(v->ns, ns) != 0)
-			continue;
 		for (size_t i = 0; i < s->n_from; i++)
 			from = from ||
 			       (!strcmp(s->from[i]->group ? s->from[i]->group : "", group) &&

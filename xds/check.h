@@ -103,6 +103,9 @@ void weft_objects_ref(struct weft_objects *s);
 void weft_objects_unref(struct weft_objects *s); /* NULL is fine */
 const struct weft_object *weft_objects_of(const struct weft_objects *s, enum weft_kind_id kind,
 					  size_t *ret_n);
+/* Those of a namespace. */
+const struct weft_object *weft_objects_in(const struct weft_objects *s, enum weft_kind_id kind,
+					  const char *ns, size_t *ret_n);
 const struct weft_object *
 weft_objects_find(const struct weft_objects *s, enum weft_kind_id kind, const char *ns,
 		  const char *name); /* ns NULL or "" for cluster-scoped; NULL: none */

@@ -70,6 +70,25 @@ const struct weft_object *weft_objects_of(const struct weft_objects *s, enum wef
 	return s->v + s->first[kind];
 }
 
+const struct weft_object *weft_objects_in(const struct weft_objects *s, enum weft_kind_id kind,
+					  const char *ns, size_t *ret_n)
+{
+	size_t lo = s->first[kind], hi = s->first[kind + 1], end;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (strcmp(s->v[mid].ns, ns) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (end = lo; end < s->first[kind + 1] && !strcmp(s->v[end].ns, ns);)
+		end++;
+	*ret_n = end - lo;
+	return s->v + lo;
+}
+
 const struct weft_object *weft_objects_find(const struct weft_objects *s, enum weft_kind_id kind,
 					    const char *ns, const char *name)
 {

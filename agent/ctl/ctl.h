@@ -42,7 +42,7 @@ int weft_ctl_bootstrap(const char *path, bool json);
 
 int weft_ctl_check(struct weft_ctl *c);
 int weft_ctl_status(struct weft_ctl *c);
-int weft_ctl_gateways(struct weft_ctl *c); /* status gateways, status routes */
+int weft_ctl_gateways(struct weft_ctl *c); /* status gateways, routes, policies */
 int weft_ctl_pod(struct weft_ctl *c);
 int weft_ctl_dump(struct weft_ctl *c);
 int weft_ctl_validate(struct weft_ctl *c);

@@ -1,4 +1,4 @@
-/* weftctl status gateways, status routes: the conditions that the agent computed. */
+/* weftctl status gateways, routes, policies: the conditions that the agent computed. */
 #include "agent/ctl/ctl.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,35 +91,91 @@ static void route_rows(struct weft_table *t, const json_t *o)
 							weft_ctl_str(o, "source")});
 }
 
+static void policy_rows(struct weft_table *t, const json_t *o)
+{
+	const json_t *p;
+	char name[400], ancestor[600];
+	size_t i;
+
+	snprintf(name, sizeof(name), "%s/%s", weft_ctl_str(o, "namespace"),
+		 weft_ctl_str(o, "name"));
+	json_array_foreach(json_object_get(o, "ancestors"), i, p)
+	{
+		const json_t *ref = json_object_get(p, "ancestorRef"),
+			     *list = json_object_get(p, "conditions");
+		char *accepted = condition(list, "Accepted"),
+		     *resolved = condition(list, "ResolvedRefs");
+
+		snprintf(ancestor, sizeof(ancestor), "%s %s/%s%s%s", weft_ctl_str(ref, "kind"),
+			 weft_ctl_str(ref, "namespace"), weft_ctl_str(ref, "name"),
+			 *weft_ctl_str(ref, "sectionName") ? "/" : "",
+			 weft_ctl_str(ref, "sectionName"));
+		weft_table_row(t, (const char *const[]){weft_ctl_str(o, "kind"), name, ancestor,
+							accepted, resolved,
+							weft_ctl_str(o, "source")});
+		free(accepted);
+		free(resolved);
+	}
+	if (!json_array_size(json_object_get(o, "ancestors")))
+		weft_table_row(t, (const char *const[]){weft_ctl_str(o, "kind"), name,
+							"no Gateway uses it", "", "",
+							weft_ctl_str(o, "source")});
+}
+
+/* The views of the agent's list: those whose objects have this member, and no other kind. */
+static const struct view {
+	const char *name, *member, *none;
+	void (*rows)(struct weft_table *t, const json_t *o);
+	const char *head[8];
+} views[] = {
+	{"gateways",
+	 "listeners",
+	 "there is no Gateway",
+	 gateway_rows,
+	 {"GATEWAY", "CLASS", "ADDRESSES", "LISTENER", "ROUTES", "ACCEPTED", "RESOLVED",
+	  "PROGRAMMED"}},
+	{"routes",
+	 "parents",
+	 "there are no routes",
+	 route_rows,
+	 {"KIND", "ROUTE", "PARENT", "ACCEPTED", "RESOLVED", "OBJECT"}},
+	{"policies",
+	 "ancestors",
+	 "there are no policies with a status",
+	 policy_rows,
+	 {"KIND", "POLICY", "ANCESTOR", "ACCEPTED", "RESOLVED", "OBJECT"}},
+};
+
 int weft_ctl_gateways(struct weft_ctl *c)
 {
-	static const char *const gateways[] = {"GATEWAY", "CLASS",    "ADDRESSES", "LISTENER",
-					       "ROUTES",  "ACCEPTED", "RESOLVED",  "PROGRAMMED"};
-	static const char *const routes[] = {"KIND",	 "ROUTE",    "PARENT",
-					     "ACCEPTED", "RESOLVED", "OBJECT"};
-	bool of_gateways = c->n_args == 1 && !strcmp(c->args[0], "gateways");
+	const struct view *view = NULL;
 	json_t *all, *mine, *o;
 	struct weft_table *t;
-	size_t i;
+	size_t i, n = 0;
 	int r;
 
-	if (!of_gateways && (c->n_args != 1 || strcmp(c->args[0], "routes") != 0)) {
-		fprintf(stderr, "weftctl: status [gateways|routes]\n");
+	for (i = 0; i < sizeof(views) / sizeof(views[0]); i++)
+		if (c->n_args == 1 && !strcmp(c->args[0], views[i].name))
+			view = &views[i];
+	if (!view) {
+		fprintf(stderr, "weftctl: status [gateways|routes|policies]\n");
 		return 2;
 	}
 	r = weft_ctl_ask(c, "admin.sock", "GET", "/gateways", NULL, &all);
 	if (r)
 		return r;
 	mine = json_array();
-	json_array_foreach(all, i, o) if (!strcmp(weft_ctl_str(o, "kind"), "Gateway") ==
-					  of_gateways) json_array_append(mine, o);
+	json_array_foreach(all, i, o) if (json_object_get(o, view->member))
+		json_array_append(mine, o);
 	json_decref(all);
 	if (c->json)
 		return weft_ctl_json(mine);
-	t = of_gateways ? weft_table_new(gateways, 8) : weft_table_new(routes, 6);
-	json_array_foreach(mine, i, o) of_gateways ? gateway_rows(t, o) : route_rows(t, o);
+	while (n < sizeof(view->head) / sizeof(view->head[0]) && view->head[n])
+		n++;
+	t = weft_table_new(view->head, n);
+	json_array_foreach(mine, i, o) view->rows(t, o);
 	if (!json_array_size(mine))
-		puts(of_gateways ? "there is no Gateway" : "there are no routes");
+		puts(view->none);
 	weft_table_print(t);
 	json_decref(mine);
 	return 0;

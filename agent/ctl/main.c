@@ -13,9 +13,9 @@ static const struct {
 } commands[] = {
 	{"check", "", "what this machine can do, and whether agent and proxy answer",
 	 F_JSON | F_CHECK, weft_ctl_check},
-	{"status", "[gateways|routes]",
+	{"status", "[gateways|routes|policies]",
 	 "agent, proxy, configuration, pods, certificates, counters; conditions of Gateways, of "
-	 "routes",
+	 "routes, of BackendTLSPolicies",
 	 F_JSON, weft_ctl_status},
 	{"pod",
 	 "add NS/NAME --netns PATH [--ip IP]... [--sa SA] [--label K=V]... | remove NS/NAME | list",

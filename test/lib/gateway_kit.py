@@ -92,7 +92,7 @@ def ctl(*args, node="B"):
 
 
 def status(kind, ns, name):
-    what = "gateways" if kind == "Gateway" else "routes"
+    what = {"Gateway": "gateways", "BackendTLSPolicy": "policies"}.get(kind, "routes")
     try:
         return next((o for o in json.loads(ctl("status", what, "-o", "json"))
                      if (o["kind"], o["namespace"], o["name"]) == (kind, ns, name)), None)
@@ -106,11 +106,10 @@ def reason(conditions, kind):
 
 
 def reasons(kind, ns, name, index=0):
-    """("", "") where the route is accepted and its references are good, else the reasons; None: it is not there"""
-    s = status(kind, ns, name)
-    if not s or len(s["parents"]) <= index:
-        return None
-    return tuple(reason(s["parents"][index]["conditions"], k) for k in ("Accepted", "ResolvedRefs"))
+    """("", "") where the route or policy is accepted and its references are good, else the reasons; None: it is not there"""
+    s = status(kind, ns, name) or {}
+    of = s.get("parents") or s.get("ancestors") or []
+    return tuple(reason(of[index]["conditions"], k) for k in ("Accepted", "ResolvedRefs")) if len(of) > index else None
 
 
 def soon(what, want, seconds=10):

@@ -381,6 +381,8 @@ def backend_tls():
                                          {"wellKnownCACertificates": "System"}), **more}}))
     with_policy("ca")
     tap.ok(*told(lambda: by("/s", "s.test"), "secure", "BackendTLSPolicy: TLS to the backend"))
+    tap.ok(*told(lambda: reasons("BackendTLSPolicy", "infra", "p"), ("", ""), "status policies: accepted, its Gateway is told"))
+    tap.ok("Gateway infra/" in ctl("status", "policies"), "... in the table too", ctl("status", "policies"))
     with_policy("ca", ca=OTHER_CA)
     tap.ok(*told(lambda: by("/s", "s.test"), 503, "... another CA: 503"))
     with_policy("ca", hostname="wrong.test")
@@ -395,6 +397,7 @@ def backend_tls():
     tap.ok(*told(lambda: by("/s", "s.test"), "secure", "... the CA again"))
     with_policy("nothing")
     tap.ok(*told(lambda: by("/s", "s.test"), 503, "... a CA that is not there: nothing is sent"))
+    tap.ok(*told(lambda: reasons("BackendTLSPolicy", "infra", "p"), ("NoValidCACertificate", "InvalidCACertificateRef"), "... and the status says so"))
 
 
 def explained():
