@@ -94,6 +94,8 @@ static int make_list(const struct builder *b, size_t from, size_t to, enum want 
 	}
 	free(sum);
 	ret->l = (struct weft_lb_list){.v = v, .weights = weights, .n = n};
+	if (w != WANT_DEGRADED)
+		ret->l.scope = b->b->c->scope;
 	err = finish_list(b, ret);
 	return err;
 }

@@ -37,6 +37,7 @@ struct weft_lb_list {
 	const double *weights; /* host weight, slow start aside */
 	size_t n;
 	bool same_weights;
+	struct weft_scope *scope; /* of the cluster, for what a table tells of itself; NULL */
 };
 /* Hosts that became healthy less than the window ago get less. */
 struct weft_slow_start {

@@ -1,6 +1,7 @@
 #include "proxy/upstream/lb_util.h"
 
 #include "proxy/core/arena.h"
+#include "proxy/policy/match.h"
 #include "xds/wire.h"
 
 #include <math.h>
@@ -315,45 +316,22 @@ int weft_lb_hashing(struct weft_cfg *c, const struct weft_path *at,
 	return 0;
 }
 
+/* "hash_key" of the endpoint's envoy.lb metadata; NULL: none. */
+static const char *own_key(const struct weft_endpoint_entry *e)
+{
+	const Google__Protobuf__Struct *s = weft_metadata_ns(e->metadata, "envoy.lb");
+	const Google__Protobuf__Value *v = s ? weft_struct_get(s, "hash_key") : NULL;
+
+	return v && v->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE && *v->string_value
+		       ? v->string_value
+		       : NULL;
+}
+
 const char *weft_lb_hash_key(const struct weft_endpoint_entry *e, bool by_hostname)
 {
+	const char *own = own_key(e);
+
+	if (own)
+		return own;
 	return by_hostname && *e->host->hostname ? e->host->hostname : e->host->text;
-}
-
-static double overload(const struct weft_lb_list *l, size_t i, double total, double slots)
-{
-	double mine = ceil(slots * l->weights[i] / total);
-
-	return atomic_load_explicit(&l->v[i]->host->rq_active, memory_order_relaxed) /
-	       (mine < 1 ? 1 : mine);
-}
-
-size_t weft_lb_bounded(const struct weft_lb_list *l, uint32_t factor, size_t at, uint64_t hash)
-{
-	double total = 0, slots, least, now;
-	uint64_t active = 0, step;
-	size_t best = at;
-
-	for (size_t i = 0; i < l->n; i++) {
-		active += atomic_load_explicit(&l->v[i]->host->rq_active, memory_order_relaxed);
-		total += l->weights[i];
-	}
-	slots = floor((double)((active + 1) * factor + 99) / 100);
-	least = overload(l, at, total, slots);
-	if (least <= 1 || l->n < 2)
-		return at;
-	/* every host once, in an order that the hash alone decides */
-	step = weft_lb_mix(hash) % (l->n - 1) + 1;
-	while (gcd(step, l->n) != 1)
-		step = step % (l->n - 1) + 1;
-	for (size_t k = 0, i = weft_lb_mix(~hash) % l->n; k < l->n; k++, i = (i + step) % l->n) {
-		now = overload(l, i, total, slots);
-		if (now <= 1)
-			return i;
-		if (now < least) {
-			least = now;
-			best = i;
-		}
-	}
-	return best;
 }

@@ -1,6 +1,7 @@
 /* Maglev: a table that every host fills in its own order until it is full; a request's hash is an
  * index. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", §3.4. */
 #include "proxy/core/arena.h"
+#include "proxy/upstream/cluster.h"
 #include "proxy/upstream/lb_util.h"
 #include "xds/proto/envoy/extensions/load_balancing_policies/maglev/v3/maglev.pb-c.h"
 #include "xds/wire.h"
@@ -65,28 +66,65 @@ static const ProtobufCMessage *of_cluster(struct weft_arena *a,
 }
 
 struct filler {
+	const char *key;
 	uint64_t at, skip;
 	double weight, target;
+	uint32_t host, n;
 };
+
+static int by_key(const void *a, const void *b)
+{
+	const struct filler *x = a, *y = b;
+	int r = strcmp(x->key, y->key);
+
+	return r ? r : (x->host > y->host) - (x->host < y->host);
+}
+
+/* In the order of their keys: the table does not change with the order of hosts. Weights are shares
+ * of 1, so that they round as Envoy's. */
+static struct filler *fillers(const struct weft_lb_list *l, const struct conf *k, double *ret_max)
+{
+	struct filler *f = weft_xcalloc(l->n, sizeof(*f));
+	double sum = 0;
+
+	for (size_t i = 0; i < l->n; i++)
+		sum += l->weights[i];
+	*ret_max = 0;
+	for (size_t i = 0; i < l->n; i++) {
+		const char *key = weft_lb_hash_key(l->v[i], k->hashing.by_hostname);
+
+		f[i].key = key;
+		f[i].host = (uint32_t)i;
+		f[i].at = XXH64(key, strlen(key), 0) % k->size;
+		f[i].skip = k->size > 1 ? XXH64(key, strlen(key), 1) % (k->size - 1) + 1 : 1;
+		f[i].weight = l->weights[i] / sum;
+		*ret_max = f[i].weight > *ret_max ? f[i].weight : *ret_max;
+	}
+	qsort(f, l->n, sizeof(*f), by_key);
+	return f;
+}
+
+static void tell(const struct weft_lb_list *l, const struct filler *f)
+{
+	uint32_t least = UINT32_MAX, most = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		least = f[i].n < least ? f[i].n : least;
+		most = f[i].n > most ? f[i].n : most;
+	}
+	weft_scope_set(l->scope, WEFT_CLUSTER_maglev_lb_min_entries_per_host, least);
+	weft_scope_set(l->scope, WEFT_CLUSTER_maglev_lb_max_entries_per_host, most);
+}
 
 static int build(struct weft_arena *a, const struct weft_lb_list *l, const void *conf,
 		 const void **ret_table, struct weft_err *reterr)
 {
 	const struct conf *k = conf;
-	struct filler *f = weft_xcalloc(l->n, sizeof(*f));
-	uint32_t *t = weft_arena_alloc(a, k->size * sizeof(*t));
-	double max = 0;
-	uint32_t filled = 0;
+	double max;
+	struct filler *f = fillers(l, k, &max);
+	uint32_t *t = weft_arena_alloc(a, k->size * sizeof(*t)), filled = 0;
 
 	memset(t, 0xff, k->size * sizeof(*t));
-	for (size_t i = 0; i < l->n; i++) {
-		const char *key = weft_lb_hash_key(l->v[i], k->hashing.by_hostname);
-
-		f[i].at = XXH64(key, strlen(key), 0) % k->size;
-		f[i].skip = k->size > 1 ? XXH64(key, strlen(key), 1) % (k->size - 1) + 1 : 1;
-		f[i].weight = l->weights[i];
-		max = f[i].weight > max ? f[i].weight : max;
-	}
 	/* the heaviest has its turn in every round, the others by their share of its weight */
 	for (uint32_t round = 1; filled < k->size; round++) {
 		for (size_t i = 0; i < l->n && filled < k->size; i++) {
@@ -95,10 +133,13 @@ static int build(struct weft_arena *a, const struct weft_lb_list *l, const void 
 			f[i].target += max;
 			while (t[f[i].at] != UINT32_MAX)
 				f[i].at = (f[i].at + f[i].skip) % k->size;
-			t[f[i].at] = (uint32_t)i;
+			t[f[i].at] = f[i].host;
+			f[i].n++;
 			filled++;
 		}
 	}
+	if (l->scope)
+		tell(l, f);
 	free(f);
 	*ret_table = t;
 	return 0;

@@ -1,5 +1,6 @@
 /* A ring of hashes, each host on it as often as its weight says; a request goes to the next one. */
 #include "proxy/core/arena.h"
+#include "proxy/upstream/cluster.h"
 #include "proxy/upstream/lb_util.h"
 #include "xds/proto/envoy/extensions/load_balancing_policies/ring_hash/v3/ring_hash.pb-c.h"
 #include "xds/wire.h"
@@ -118,6 +119,7 @@ static int build(struct weft_arena *a, const struct weft_lb_list *l, const void 
 {
 	const struct conf *k = conf;
 	double sum = 0, min = INFINITY, scale, want = 0, have = 0;
+	uint64_t least = UINT64_MAX, most = 0;
 	struct ring *r;
 	size_t cap;
 
@@ -139,7 +141,7 @@ static int build(struct weft_arena *a, const struct weft_lb_list *l, const void 
 		char key[KEY_MAX];
 		uint64_t nth = 0;
 
-		want += scale * l->weights[i] / sum;
+		want += scale * (l->weights[i] / sum);
 		for (; have < want && r->n < cap; have++, nth++) {
 			int n = snprintf(key, sizeof(key), "%.480s_%llu",
 					 weft_lb_hash_key(l->v[i], k->hashing.by_hostname),
@@ -149,6 +151,15 @@ static int build(struct weft_arena *a, const struct weft_lb_list *l, const void 
 								: XXH64(key, (size_t)n, 0),
 						      (uint32_t)i};
 		}
+		least = nth < least ? nth : least;
+		most = nth > most ? nth : most;
+	}
+	if (l->scope) {
+		weft_scope_set(l->scope, WEFT_CLUSTER_ring_hash_lb_size, (int64_t)r->n);
+		weft_scope_set(l->scope, WEFT_CLUSTER_ring_hash_lb_min_hashes_per_host,
+			       (int64_t)least);
+		weft_scope_set(l->scope, WEFT_CLUSTER_ring_hash_lb_max_hashes_per_host,
+			       (int64_t)most);
 	}
 	qsort(r->v, r->n, sizeof(r->v[0]), by_hash);
 	*ret_table = r;

@@ -1,95 +1,5 @@
 /* Load balancing: spread, priorities, panic, localities, zones, against slow and obvious sums. */
-#include "build.h"
-
-#include "proxy/upstream/lb_util.h"
-
-#include <math.h>
-#include <xxhash.h>
-
-/* Hosts 10.PRIORITY.ZONE.N, n of them a locality, some of them unhealthy or degraded. */
-struct place {
-	const char *zone;
-	int n, bad, degraded;
-	unsigned weight, priority; /* weight 0: not given */
-	unsigned host_weight;	   /* 0: 1 */
-};
-
-static char *endpoints(const char *cluster, const struct place *p, size_t n, const char *policy)
-{
-	size_t cap = 1 << 20, at = 0;
-	char *s = weft_xcalloc(1, cap);
-
-	at += (size_t)snprintf(s, cap, "cluster_name: %s\n%sendpoints:\n", cluster, policy);
-	for (size_t i = 0; i < n; i++) {
-		at += (size_t)snprintf(s + at, cap - at, "- locality: {zone: %s}\n  priority: %u\n",
-				       p[i].zone, p[i].priority);
-		if (p[i].weight)
-			at += (size_t)snprintf(s + at, cap - at, "  load_balancing_weight: %u\n",
-					       p[i].weight);
-		at += (size_t)snprintf(s + at, cap - at, "  lb_endpoints:\n");
-		for (int k = 0; k < p[i].n; k++)
-			at += (size_t)snprintf(
-				s + at, cap - at,
-				"  - {health_status: %s, load_balancing_weight: %u, endpoint: "
-				"{address: {socket_address: {address: 10.%u.%zu.%d, port_value: "
-				"80}}}}\n",
-				k < p[i].bad		       ? "UNHEALTHY"
-				: k < p[i].bad + p[i].degraded ? "DEGRADED"
-							       : "HEALTHY",
-				p[i].host_weight ? p[i].host_weight : 1, p[i].priority, i, k);
-	}
-	return s;
-}
-
-static struct bed *bed_with(const char *conf, const struct place *p, size_t n, const char *policy)
-{
-	struct bed *b = bed_new(NULL);
-	char yaml[2048], *eps = endpoints("c", p, n, policy);
-
-	snprintf(yaml, sizeof(yaml),
-		 "name: c\ntype: EDS\neds_cluster_config: {eds_config: {ads: {}}}\n%s", conf);
-	assert_int_equal(bed_set(b, true, yaml), 1);
-	assert_int_equal(bed_endpoints(b, "c", eps, "1"), 0);
-	free(eps);
-	return b;
-}
-
-struct counted {
-	unsigned prio[8], zone[16], host[8][16][64], none, all;
-};
-
-static struct counted picks(struct bed *b, unsigned n)
-{
-	struct counted *c = weft_xcalloc(1, sizeof(*c)), ret;
-
-	for (unsigned i = 0; i < n; i++) {
-		unsigned prio, zone, host;
-		const char *s = bed_pick(b, "c");
-
-		c->all++;
-		if (!*s) {
-			c->none++;
-			continue;
-		}
-		assert_int_equal(sscanf(s, "10.%u.%u.%u:80", &prio, &zone, &host), 3);
-		c->prio[prio]++;
-		c->zone[zone]++;
-		c->host[prio][zone][host]++;
-	}
-	ret = *c;
-	free(c);
-	return ret;
-}
-
-/* Within five standard deviations of a share of n picks. */
-static void near(unsigned got, double share, unsigned n)
-{
-	double want = share * n, dev = sqrt(n * share * (1 - share));
-
-	if (fabs(got - want) > 5 * dev + 1)
-		print_message("# got %u of %u, wanted %f\n", got, n, want);
-	assert_true(fabs(got - want) <= 5 * dev + 1);
-}
+#include "lb_fix.h"
 
 static void round_robin_is_exact(void **state)
 {
@@ -140,16 +50,6 @@ static void random_is_even(void **state)
 	bed_free(b);
 }
 
-static struct weft_host *host_of(struct bed *b, const char *text)
-{
-	struct weft_hosts *h = weft_balancer_hosts(weft_wcluster_find(b->w, "c")->balancer);
-
-	for (size_t i = 0; i < h->n; i++)
-		if (!strcmp(h->v[i].host->text, text))
-			return h->v[i].host;
-	return NULL;
-}
-
 static void least_request_looks_at_requests(void **state)
 {
 	struct place p[] = {{.zone = "a", .n = 4}};
@@ -163,18 +63,22 @@ static void least_request_looks_at_requests(void **state)
 	for (int i = 0; i < 4; i += i ? 1 : 2)
 		near(c.host[0][0][i], 5.0 / 16, 16000);
 	bed_free(b);
-	b = bed_with(
-		"load_balancing_policy: {policies: [{typed_extension_config: {name: x, "
-		"typed_config: {\"@type\": "
-		"type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3."
-		"LeastRequest, selection_method: FULL_SCAN}}}]}\n",
-		p, 1, "");
-	host_of(b, "10.0.0.1:80")->rq_active = 1;
-	host_of(b, "10.0.0.2:80")->rq_active = 1;
-	c = picks(b, 4000);
-	assert_int_equal(c.host[0][0][1] + c.host[0][0][2], 0);
-	near(c.host[0][0][0], 0.5, 4000);
-	bed_free(b);
+	static const char *const scans[] = {"selection_method: FULL_SCAN", "enable_full_scan: true",
+					    "choice_count: 2"};
+
+	for (int i = 0; i < 3; i++) {
+		char conf[512];
+
+		snprintf(conf, sizeof(conf), TYPED("least_request", "LeastRequest", "%s"),
+			 scans[i]);
+		b = bed_with(conf, p, 1, "");
+		host_of(b, "10.0.0.1:80")->rq_active = 1;
+		host_of(b, "10.0.0.2:80")->rq_active = 1;
+		c = picks(b, 4000);
+		assert_int_equal(c.host[0][0][1] + c.host[0][0][2] > 0, i == 2);
+		near(c.host[0][0][0], i == 2 ? 3.0 / 8 : 0.5, 4000);
+		bed_free(b);
+	}
 }
 
 static void least_request_weighs(void **state)
@@ -189,122 +93,6 @@ static void least_request_weighs(void **state)
 	host_of(b, "10.0.0.0:80")->rq_active = 3;
 	c = picks(b, 10000);
 	near(c.zone[0], 0.5, 10000);
-	bed_free(b);
-}
-
-static uint64_t hash_pick(struct bed *b, uint64_t hash, char *ret)
-{
-	struct weft_lb_ctx ctx = {.has_hash = true, .hash = hash, .random = weft_rand64()};
-
-	strcpy(ret, bed_pick_with(b, "c", &ctx));
-	return hash;
-}
-
-/* The ring, slowly: every key's hash, and the nearest one that is not below. */
-static const char *slow_ring(char hosts[][32], size_t n, unsigned each, uint64_t hash)
-{
-	uint64_t best = UINT64_MAX, least = UINT64_MAX;
-	size_t at = 0, first = 0;
-
-	for (size_t i = 0; i < n; i++)
-		for (unsigned k = 0; k < each; k++) {
-			char key[64];
-			uint64_t h;
-
-			snprintf(key, sizeof(key), "%s_%u", hosts[i], k);
-			h = XXH64(key, strlen(key), 0);
-			if (h < least) {
-				least = h;
-				first = i;
-			}
-			if (h >= hash && h <= best) {
-				best = h;
-				at = i;
-			}
-		}
-	return best == UINT64_MAX ? hosts[first] : hosts[at];
-}
-
-static void ring_hash_is_a_ring(void **state)
-{
-	struct place p[] = {{.zone = "a", .n = 8}};
-	struct bed *b = bed_with("lb_policy: RING_HASH\n", p, 1, "");
-	char hosts[8][32], got[128];
-
-	for (int i = 0; i < 8; i++)
-		snprintf(hosts[i], sizeof(hosts[i]), "10.0.0.%d:80", i);
-	for (int i = 0; i < 500; i++) {
-		uint64_t h = weft_rand64();
-
-		hash_pick(b, h, got);
-		assert_string_equal(got, slow_ring(hosts, 8, 128, h));
-	}
-	bed_free(b);
-}
-
-/* Taking one host away moves its own requests and few others. */
-static void hashes_stay(const char *policy, unsigned most_moved)
-{
-	struct place all[] = {{.zone = "a", .n = 10}}, less[] = {{.zone = "a", .n = 10, .bad = 1}};
-	struct bed *a = bed_with(policy, all, 1, ""), *b = bed_with(policy, less, 1, "");
-	char x[128], y[128];
-	unsigned moved = 0, of_gone = 0;
-
-	for (uint64_t i = 0; i < 2000; i++) {
-		hash_pick(a, weft_lb_mix(i), x);
-		hash_pick(b, weft_lb_mix(i), y);
-		assert_string_not_equal(y, "10.0.0.0:80");
-		of_gone += !strcmp(x, "10.0.0.0:80");
-		moved += strcmp(x, "10.0.0.0:80") != 0 && strcmp(x, y) != 0;
-	}
-	assert_in_range(of_gone, 100, 320);
-	assert_in_range(moved, 0, most_moved);
-	bed_free(a);
-	bed_free(b);
-}
-
-static void ring_hash_stays(void **state)
-{
-	hashes_stay("lb_policy: RING_HASH\n", 250);
-	hashes_stay("lb_policy: RING_HASH\nring_hash_lb_config: {hash_function: MURMUR_HASH_2}\n",
-		    250);
-}
-
-static void maglev_stays(void **state)
-{
-	hashes_stay("lb_policy: MAGLEV\n", 60);
-}
-
-static void maglev_is_even(void **state)
-{
-	struct place p[] = {{.zone = "a", .n = 1, .host_weight = 3},
-			    {.zone = "b", .n = 1, .host_weight = 1}};
-	struct bed *b =
-		bed_with("lb_policy: MAGLEV\nmaglev_lb_config: {table_size: 65537}\n", p, 2, "");
-	struct counted c = picks(b, 20000);
-
-	near(c.zone[0], 0.75, 20000);
-	bed_free(b);
-}
-
-static void bounded_load_moves_on(void **state)
-{
-	struct place p[] = {{.zone = "a", .n = 4}};
-	struct bed *b =
-		bed_with("lb_policy: MAGLEV\ncommon_lb_config: {consistent_hashing_lb_config: "
-			 "{hash_balance_factor: 120}}\n",
-			 p, 1, "");
-	char first[128], then[128], again[128];
-
-	hash_pick(b, 42, first);
-	host_of(b, first)->rq_active = 10;
-	hash_pick(b, 42, then);
-	assert_string_not_equal(first, then);
-	hash_pick(b, 42, again);
-	assert_string_equal(then, again);
-	host_of(b, first)->rq_active = 0;
-	hash_pick(b, 42, again);
-	assert_string_equal(first, again);
 	bed_free(b);
 }
 
@@ -387,19 +175,7 @@ static void localities_have_weights(void **state)
 static struct bed *zones(const struct place *local, size_t n_local, const struct place *up,
 			 size_t n_up)
 {
-	const struct weft_clusters_conf conf = {.local_cluster = "me", .local = {.zone = "a"}};
-	struct bed *b = bed_new(&conf);
-	char *eps;
-
-	bed_set(b, true, "name: me\ntype: EDS\neds_cluster_config: {eds_config: {ads: {}}}\n");
-	bed_set(b, true, "name: c\ntype: EDS\neds_cluster_config: {eds_config: {ads: {}}}\n");
-	eps = endpoints("c", up, n_up, "");
-	bed_endpoints(b, "c", eps, "1");
-	free(eps);
-	eps = endpoints("me", local, n_local, "");
-	bed_endpoints(b, "me", eps, "1");
-	free(eps);
-	return b;
+	return zones_of("", local, n_local, up, n_up);
 }
 
 static void zones_keep_their_requests(void **state)
@@ -428,6 +204,42 @@ static void zones_share_what_they_cannot_take(void **state)
 	near(c.zone[1], 0.5, 10000);
 	assert_int_equal(c.zone[2], 0);
 	bed_free(b);
+}
+
+static void zones_can_be_forced(void **state)
+{
+	struct place local[] = {{.zone = "a", .n = 2}, {.zone = "b", .n = 2}},
+		     up[] = {{.zone = "a", .n = 1}, {.zone = "b", .n = 3}};
+	static const struct {
+		const char *conf;
+		unsigned a, none;
+	} v[] = {
+		{"min_cluster_size: 4", 50, 0},
+		{"min_cluster_size: 4, force_locality_direct_routing: true", 100, 0},
+		{"min_cluster_size: 4, force_local_zone: {min_size: 1}", 100, 0},
+		{"min_cluster_size: 4, force_local_zone: {min_size: 2}", 50, 0},
+		{"min_cluster_size: 4, routing_enabled: {value: 0}", 25, 0},
+		{"min_cluster_size: 5", 25, 0},
+	};
+
+	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
+		char conf[1024];
+		struct bed *b;
+		struct counted c;
+
+		snprintf(conf, sizeof(conf),
+			 TYPED("round_robin", "RoundRobin",
+			       "locality_lb_config: {zone_aware_lb_config: {%s}}"),
+			 v[i].conf);
+		b = zones_of(conf, local, 2, up, 2);
+		c = picks(b, 4000);
+		if (v[i].a == 100)
+			assert_int_equal(c.zone[0], 4000);
+		else
+			near(c.zone[0], v[i].a / 100.0, 4000);
+		assert_int_equal(c.none, v[i].none);
+		bed_free(b);
+	}
 }
 
 static void small_clusters_have_no_zones(void **state)
@@ -507,17 +319,13 @@ int main(void)
 		cmocka_unit_test(random_is_even),
 		cmocka_unit_test(least_request_looks_at_requests),
 		cmocka_unit_test(least_request_weighs),
-		cmocka_unit_test(ring_hash_is_a_ring),
-		cmocka_unit_test(ring_hash_stays),
-		cmocka_unit_test(maglev_stays),
-		cmocka_unit_test(maglev_is_even),
-		cmocka_unit_test(bounded_load_moves_on),
 		cmocka_unit_test(priorities_spill_over),
 		cmocka_unit_test(degraded_hosts_take_what_is_left),
 		cmocka_unit_test(panic_uses_everyone),
 		cmocka_unit_test(localities_have_weights),
 		cmocka_unit_test(zones_keep_their_requests),
 		cmocka_unit_test(zones_share_what_they_cannot_take),
+		cmocka_unit_test(zones_can_be_forced),
 		cmocka_unit_test(small_clusters_have_no_zones),
 		cmocka_unit_test(slow_start_is_slow),
 		cmocka_unit_test(retries_choose_others),
