@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,13 +162,89 @@ static void meets(void **state)
 	weft_store_free(s);
 }
 
+/* Nothing is walked for each object: 40,000 are made into resources well within a test's time,
+ * where a walk would take minutes. */
+enum { MANY = 8000, MANY_KINDS = 5 };
+static void one_of_many(FILE *out, int kind, int i)
+{
+	switch (kind) {
+	case 0:
+		fprintf(out,
+			"apiVersion: v1\nkind: Pod\nmetadata: {name: p%d, namespace: shop}\nspec: "
+			"{nodeName: n1}\nstatus: {podIP: 10.0.%d.%d}\n---\n",
+			i, i / 250, i % 250 + 1);
+		break;
+	case 1:
+		fprintf(out,
+			"apiVersion: v1\nkind: Service\nmetadata: {name: s%d, namespace: shop}\n"
+			"spec: {clusterIP: 10.96.%d.%d, selector: {app: a}, ports: [{name: http, "
+			"port: 80}]}\n---\n",
+			i, i / 250, i % 250 + 1);
+		break;
+	case 2:
+		fprintf(out,
+			"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n"
+			"metadata: {name: r%d, namespace: shop}\nspec: {parentRefs: [{group: \"\", "
+			"kind: Service, name: s%d}], rules: [{matches: [{path: {value: /a}}]}]}\n"
+			"---\n",
+			i, i);
+		break;
+	case 3:
+		fprintf(out,
+			"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+			"metadata: {name: a%d, namespace: shop}\nspec: {targetRefs: [{kind: "
+			"Service, name: s%d}], rules: [{}]}\n---\n",
+			i, i);
+		break;
+	default:
+		fprintf(out,
+			"apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n"
+			"metadata: {name: t%d, namespace: shop}\nspec: {targetRefs: [{group: \"\", "
+			"kind: Service, name: s%d}], validation: {wellKnownCACertificates: System, "
+			"hostname: a.b}}\n---\n",
+			i, i);
+	}
+}
+
+static void many(void **state)
+{
+	char *texts[MANY_KINDS + 1] = {
+		[MANY_KINDS] =
+			"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: "
+			"{weft.io/mesh: enabled, istio.io/use-waypoint: wp}}\n---\n"
+			"apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: "
+			"wp, namespace: shop}\nspec: {gatewayClassName: weft-waypoint, listeners: "
+			"[{name: m, port: 15008, protocol: HBONE}], addresses: [{value: "
+			"10.9.9.9}]}\n"};
+	struct weft_store *s = weft_store_new();
+	const struct weft_store_resource *v;
+	size_t n, clusters = 0;
+
+	for (int i = 0; i < MANY_KINDS; i++) {
+		FILE *out = open_memstream(&texts[i], &n);
+
+		assert_non_null(out);
+		for (int k = 0; k < MANY; k++)
+			one_of_many(out, i, k);
+		assert_int_equal(fclose(out), 0);
+	}
+	assert_int_equal(load(s, (const char *const *)texts, MANY_KINDS + 1, NULL), 0);
+	n = weft_store_resources(s, &v);
+	for (size_t i = 0; i < n; i++)
+		clusters += !strcmp(v[i].type->brief, "cluster");
+	assert_int_equal(clusters, MANY);
+	/* of each route and each BackendTLSPolicy, and of the Gateway */
+	assert_int_equal(json_array_size(weft_store_status(s)), 2 * MANY + 1);
+	weft_store_free(s);
+	for (int i = 0; i < MANY_KINDS; i++)
+		free(texts[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(changes),
-		cmocka_unit_test(model),
-		cmocka_unit_test(node),
-		cmocka_unit_test(meets),
+		cmocka_unit_test(changes), cmocka_unit_test(model), cmocka_unit_test(node),
+		cmocka_unit_test(meets),   cmocka_unit_test(many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
