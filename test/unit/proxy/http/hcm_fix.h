@@ -414,6 +414,9 @@ static void io_closed(struct weft_io *io, enum weft_io_end why, int err)
 static const struct weft_io_ops no_ops = {
 	.readable = nothing, .writable = nothing, .closed = io_closed};
 
+/* Of connections that begin: NULL, plain. */
+static const struct weft_tls_info *fix_tls;
+
 static void env_connect(struct env *e)
 {
 	struct weft_chain_start start = {.worker = e->w,
@@ -436,6 +439,9 @@ static void env_connect(struct env *e)
 	weft_io_info_edit(start.io)->local.ip.family = 4;
 	memcpy(weft_io_info_edit(start.io)->local.ip.b, "\x0a\x01\x02\x04", 4);
 	weft_io_info_edit(start.io)->local.port = 8080;
+	weft_io_info_edit(start.io)->tls = fix_tls;
+	if (fix_tls)
+		weft_io_info_edit(start.io)->sni = "name.example";
 	e->ch = weft_chain_new(&start);
 }
 
