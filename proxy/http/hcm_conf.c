@@ -1,6 +1,8 @@
 /* The configuration of an HTTP connection manager, made ready. */
 #include "proxy/http/hcm_priv.h"
+#include "proxy/http/proxy_status.h"
 
+#include "xds/proto/envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation.pb-c.h"
 #include "xds/proto/envoy/extensions/request_id/uuid/v3/uuid.pb-c.h"
 
 #include <errno.h>
@@ -9,6 +11,10 @@
 
 #define HCM(x)                                                                                     \
 	ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_CONNECTION_MANAGER__##x
+
+#define EARLY_TYPE                                                                                 \
+	envoy__extensions__http__early_header_mutation__header_mutation__v3__header_mutation__descriptor
+typedef Envoy__Extensions__Http__EarlyHeaderMutation__HeaderMutation__V3__HeaderMutation early_msg;
 
 static const char *dup_or_null(struct weft_cfg *c, const char *s)
 {
@@ -129,6 +135,7 @@ static void prepare_times(const hcm_msg *m, struct weft_hcm_conf *conf)
 	conf->safe_max_duration = m->http1_safe_max_connection_duration;
 	ms->max_stream = (uint64_t)weft_cfg_ms(o ? o->max_stream_duration : NULL, 0);
 	ms->stream_idle = (uint64_t)weft_cfg_ms(m->stream_idle_timeout, 300000);
+	conf->flush_set = m->stream_flush_timeout != NULL;
 	ms->flush = (uint64_t)weft_cfg_ms(m->stream_flush_timeout, (int64_t)ms->stream_idle);
 	ms->request = (uint64_t)weft_cfg_ms(m->request_timeout, 0);
 	ms->drain = (uint64_t)weft_cfg_ms(m->drain_timeout, 5000);
@@ -225,6 +232,33 @@ static int prepare_request_id(struct weft_cfg *c, const struct weft_path *at, co
 	return 0;
 }
 
+static int prepare_early(struct weft_cfg *c, const struct weft_path *at, const hcm_msg *m,
+			 struct weft_hcm_conf *conf)
+{
+	size_t n = m->n_early_header_mutation_extensions;
+	struct weft_mutations *v = weft_arena_alloc(c->arena, (n + 1) * sizeof(*v));
+	int err = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct weft_path p = {at, "early_header_mutation_extensions", (int)i},
+				 t = {&p, "typed_config", -1}, l = {&t, "mutations", -1};
+		const ProtobufCMessage *x = weft_cfg_any(
+			c, &t, m->early_header_mutation_extensions[i]->typed_config, NULL);
+		const early_msg *e = (const void *)x;
+
+		if (!x)
+			err = -EINVAL;
+		else if (x->descriptor != &EARLY_TYPE)
+			err = weft_cfg_fail(c, &t, "%s is not supported; header_mutation is",
+					    x->descriptor->name);
+		else
+			err |= weft_mutations_prepare(c, &l, e->mutations, e->n_mutations, &v[i]);
+	}
+	conf->early = v;
+	conf->n_early = n;
+	return err ? -EINVAL : 0;
+}
+
 static int prepare_headers(struct weft_cfg *c, const struct weft_path *at, const hcm_msg *m,
 			   struct weft_hcm_conf *conf)
 {
@@ -242,7 +276,8 @@ static int prepare_headers(struct weft_cfg *c, const struct weft_path *at, const
 		conf->user_agent = dup_or_null(c, x->cluster);
 		conf->node = dup_or_null(c, x->node);
 	}
-	if (prepare_request_id(c, at, m, conf))
+	weft_proxy_status_prepare(c, m, conf);
+	if (prepare_request_id(c, at, m, conf) || prepare_early(c, at, m, conf))
 		err = -EINVAL;
 	if (weft_xff_prepare(c, at, m, &conf->xff))
 		err = -EINVAL;

@@ -1,5 +1,6 @@
 /* What a connection manager's configuration says of HTTP/1 and HTTP/2 themselves. */
 #include "proxy/http/hcm_priv.h"
+#include "proxy/policy/match.h"
 
 #include "xds/proto/envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case.pb-c.h"
 
@@ -8,6 +9,8 @@
 
 typedef Envoy__Config__Core__V3__Http1ProtocolOptions h1_msg;
 typedef Envoy__Config__Core__V3__Http2ProtocolOptions h2_msg;
+typedef Envoy__Extensions__Http__HeaderFormatters__PreserveCase__V3__PreserveCaseFormatterConfig
+	case_msg;
 
 enum {
 	HEADERS_KB = 60,
@@ -24,6 +27,7 @@ static int prepare_case(struct weft_cfg *c, const struct weft_path *at, const h1
 {
 	struct weft_path p = {at, "header_key_format", -1}, t = {&p, "stateful_formatter", -1},
 			 u = {&t, "typed_config", -1};
+	const case_msg *pc;
 	const ProtobufCMessage *x;
 
 	switch (m->header_key_format->header_format_case) {
@@ -42,14 +46,53 @@ static int prepare_case(struct weft_cfg *c, const struct weft_path *at, const h1
 	    &envoy__extensions__http__header_formatters__preserve_case__v3__preserve_case_formatter_config__descriptor)
 		return weft_cfg_fail(c, &u, "%s is not supported; preserve_case is",
 				     x->descriptor->name);
+	pc = (const void *)x;
 	o->preserve_case = true;
+	o->preserve_reason = pc->forward_reason_phrase;
+	o->proper_rest =
+		pc->formatter_type_on_envoy_headers ==
+		ENVOY__EXTENSIONS__HTTP__HEADER_FORMATTERS__PRESERVE_CASE__V3__PRESERVE_CASE_FORMATTER_CONFIG__FORMATTER_TYPE_ON_ENVOY_HEADERS__PROPER_CASE;
 	return 0;
+}
+
+struct ignored_upgrades {
+	size_t n;
+	struct weft_strmatch v[];
+};
+
+static bool ignore_upgrade(const void *ctx, const char *protocol, size_t n)
+{
+	const struct ignored_upgrades *u = ctx;
+
+	for (size_t i = 0; i < u->n; i++)
+		if (weft_strmatch(&u->v[i], protocol, n) == WEFT_MATCH_YES)
+			return true;
+	return false;
+}
+
+static int prepare_ignored(struct weft_cfg *c, const struct weft_path *at, const h1_msg *m,
+			   struct weft_h1_options *o)
+{
+	size_t n = m->n_ignore_http_11_upgrade;
+	struct ignored_upgrades *u = weft_arena_alloc(c->arena, sizeof(*u) + n * sizeof(*u->v));
+	int err = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct weft_path p = {at, "ignore_http_11_upgrade", (int)i};
+
+		err |= weft_strmatch_prepare(c, &p, m->ignore_http_11_upgrade[i], &u->v[i]);
+	}
+	u->n = n;
+	o->ignore_upgrade = n ? ignore_upgrade : NULL;
+	o->ignore_ctx = u;
+	return err ? -EINVAL : 0;
 }
 
 static int prepare_h1(struct weft_cfg *c, const struct weft_path *at, const h1_msg *m,
 		      struct weft_h1_options *o)
 {
 	struct weft_path p = {at, "http_protocol_options", -1};
+	int err;
 
 	o->allow_absolute_url = true;
 	if (!m)
@@ -63,7 +106,8 @@ static int prepare_h1(struct weft_cfg *c, const struct weft_path *at, const h1_m
 	if (m->override_stream_error_on_invalid_http_message)
 		o->stream_error_on_invalid =
 			m->override_stream_error_on_invalid_http_message->value;
-	return m->header_key_format ? prepare_case(c, &p, m, o) : 0;
+	err = prepare_ignored(c, &p, m, o);
+	return m->header_key_format && prepare_case(c, &p, m, o) ? -EINVAL : err;
 }
 
 static int prepare_h2(struct weft_cfg *c, const struct weft_path *at, const h2_msg *m,

@@ -4,6 +4,7 @@
 #include "proxy/core/timer.h"
 #include "proxy/http/filter.h"
 #include "proxy/http/local_reply.h"
+#include "proxy/http/mutations.h"
 #include "proxy/http/path.h"
 #include "proxy/http/route.h"
 #include "proxy/http/route_tables.h"
@@ -75,6 +76,9 @@ struct weft_hcm_conf {
 	const char *user_agent, *node; /* NULL: not added */
 	size_t server_name_n;
 	const char *set_scheme; /* NULL: as it came */
+	const struct weft_proxy_status *proxy_status; /* NULL: none is told */
+	const struct weft_mutations *early; /* made before anything else is read off a request */
+	size_t n_early;
 	uint8_t server_header;	/* ServerHeaderTransformation */
 	uint8_t underscores;	/* HeadersWithUnderscoresAction */
 	uint8_t strip_port;	/* 0, HCM_PORT_* */
@@ -82,6 +86,7 @@ struct weft_hcm_conf {
 	bool strip_dot;
 	bool tracing; /* logs tell the trace id that came */
 	bool proxy_100, generate_id, preserve_id, id_in_response, pack_trace_reason;
+	bool flush_set; /* stream_flush_timeout stands there */
 	bool safe_max_duration, log_new, log_tunnel, proxy_protocol_state;
 };
 enum { HCM_PORT_KEEP, HCM_PORT_MATCHING, HCM_PORT_ANY };

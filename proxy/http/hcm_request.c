@@ -263,6 +263,15 @@ static void set_user_agent(struct weft_stream *s)
 				    s->c->conf->node, strlen(s->c->conf->node));
 }
 
+static void mutate_early(struct weft_stream *s)
+{
+	const struct weft_hcm_conf *conf = s->c->conf;
+	struct weft_format_in in = {.info = &s->info, .req = head_of(s)};
+
+	for (size_t i = 0; i < conf->n_early; i++)
+		weft_mutations_apply(&conf->early[i], &in, head_of(s));
+}
+
 static void mutate(struct weft_stream *s)
 {
 	const struct weft_hcm_conf *conf = s->c->conf;
@@ -270,6 +279,8 @@ static void mutate(struct weft_stream *s)
 	struct weft_xff_found who;
 	char text[WEFT_IP_TEXT];
 
+	if (conf->n_early)
+		mutate_early(s);
 	weft_headers_remove_id(h, WEFT_H_X_ENVOY_INTERNAL);
 	weft_xff_apply(&conf->xff, s->info.down, h, &who);
 	s->info.remote = who.remote;

@@ -1,4 +1,5 @@
 /* Answers' heads on their way to the client. */
+#include "proxy/http/proxy_status.h"
 #include "proxy/http/stream_priv.h"
 
 #include "proxy/l4/local_health.h"
@@ -98,4 +99,6 @@ void weft_hcm_response(struct weft_stream *s, struct weft_headers *h)
 	weft_hcm_via(conf, h);
 	set_date(s, h);
 	set_server(conf, h);
+	if (conf->proxy_status)
+		weft_proxy_status_apply(conf->proxy_status, &s->info, h);
 }

@@ -52,23 +52,22 @@ static inline const char *ended(const char *p, uint32_t n)
 
 static void move_block(struct weft_exchange *x, struct weft_headers *h, struct weft_h1_head *head)
 {
+	const struct weft_h1_options *o = &x->s->conf->h1;
 	char *mem = weft_arena_alloc(x->arena, head->block_len + 1);
 
-	if (!x->s->conf->h1.preserve_case) {
+	if (!o->preserve_case) {
 		weft_h1_head_move(head, mem, true);
 		return;
 	}
 	weft_h1_head_move(head, mem, false);
+	weft_headers_spell(h, o->proper_rest);
+	if (o->preserve_reason && head->status)
+		weft_headers_spell_reason(h, head->reason.p, head->reason.n);
 	for (uint32_t i = 0; i < head->n; i++) {
 		struct weft_h1_header *f = &head->v[i];
 		char *name = (char *)f->name;
-		bool upper = false;
 
-		for (uint32_t k = 0; k < f->name_len; k++)
-			upper |= name[k] >= 'A' && name[k] <= 'Z';
-		if (!upper)
-			continue;
-		weft_headers_case_add(h, name, f->name_len);
+		weft_headers_spell_name(h, name, f->name_len);
 		for (uint32_t k = 0; k < f->name_len; k++)
 			name[k] = lower(name[k]);
 	}
@@ -169,6 +168,7 @@ static void add_fields(struct weft_exchange *x, struct weft_headers *h,
 
 		ended(f->name, f->name_len);
 		ended(f->value, f->value_len);
+		x->wire.rx_head += f->name_len + f->value_len + 3;
 		switch (id) {
 		case WEFT_H_CONNECTION:
 			note_connection(x, hop, f);
@@ -257,6 +257,43 @@ static struct weft_h1_slice path_of(const struct weft_exchange *x, const struct 
 	return head->path;
 }
 
+static bool ignored(const struct weft_h1_options *o, const char *protocol, size_t n)
+{
+	return o->ignore_upgrade && o->ignore_upgrade(o->ignore_ctx, protocol, n);
+}
+
+/* What of Upgrade is let pass unheard: h2c, and what configuration names. The field keeps the rest;
+ * false: nothing is left. */
+static bool upgrade_left(struct weft_exchange *x, struct weft_h1_head *head)
+{
+	const struct weft_h1_options *o = &x->s->conf->h1;
+	struct weft_h1_header *f = head->v;
+	const char *s, *end, *comma, *e;
+	char *to;
+
+	while (!token_is(f->name, f->name_len, "upgrade"))
+		f++; /* there is one: head->upgrade */
+	if (token_is(f->value, f->value_len, "h2c"))
+		return false;
+	if (!o->ignore_upgrade)
+		return true;
+	s = to = (char *)f->value;
+	for (end = s + f->value_len; s <= end; s = comma + 1) {
+		comma = memchr(s, ',', (size_t)(end - s)) ?: end;
+		for (; s < comma && (*s == ' ' || *s == '\t'); s++)
+			;
+		e = comma - trailing_space(s, comma);
+		if (s == e || ignored(o, s, (size_t)(e - s)))
+			continue;
+		if (to != f->value)
+			*to++ = ',';
+		memmove(to, s, (size_t)(e - s));
+		to += e - s;
+	}
+	f->value_len = (uint32_t)(to - f->value);
+	return f->value_len;
+}
+
 struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct weft_h1_head *head)
 {
 	struct weft_headers *h = new_list(x, head);
@@ -265,7 +302,7 @@ struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct wef
 	struct hop hop = {NULL, false};
 
 	if (upgrade && x->s->proto == &weft_session_h1_server)
-		upgrade = !weft_h1_is_h2c(head);
+		upgrade = upgrade_left(x, head);
 	authority = authority_of(x, head);
 	path = path_of(x, head);
 	if (authority.p)
@@ -314,12 +351,4 @@ struct weft_headers *weft_h1_trailer_headers(struct weft_exchange *x, struct wef
 
 	add_fields(x, h, head, false, &hop);
 	return h;
-}
-
-bool weft_h1_is_h2c(const struct weft_h1_head *head)
-{
-	for (uint32_t i = 0; i < head->n; i++)
-		if (token_is(head->v[i].name, head->v[i].name_len, "upgrade"))
-			return token_is(head->v[i].value, head->v[i].value_len, "h2c");
-	return false;
 }

@@ -21,13 +21,17 @@ static const struct weft_h1_header UPGRADE = {"connection", "upgrade", 10, 7};
 struct fields {
 	struct weft_h1_header stack[FIELDS_STACK + EXTRA], *v;
 	size_t n, bytes;
-	const char *length; /* content-length's value; NULL: none */
-	bool close;	    /* the owner wants the connection closed */
+	const char *length;		  /* content-length's value; NULL: none */
+	bool close;			  /* the owner wants the connection closed */
+	const struct weft_headers *spelt; /* NULL: names go as they are */
 };
 
 static void add(struct fields *f, const struct weft_h1_header *h)
 {
-	f->v[f->n++] = *h;
+	f->v[f->n] = *h;
+	if (f->spelt)
+		f->v[f->n].name = weft_headers_spelling(f->spelt, h->name, h->name_len) ?: h->name;
+	f->n++;
 	f->bytes += h->name_len + h->value_len + 4;
 }
 
@@ -40,9 +44,8 @@ static bool says_close(const struct weft_header *f)
 static void collect(struct weft_exchange *x, const struct weft_headers *h, struct fields *f,
 		    bool upgrade)
 {
-	bool cased = x->s->conf->h1.preserve_case && h->cased;
-
 	f->v = f->stack;
+	f->spelt = h->spelling ? h : NULL;
 	f->n = f->bytes = 0;
 	f->length = NULL;
 	f->close = false;
@@ -72,8 +75,6 @@ static void collect(struct weft_exchange *x, const struct weft_headers *h, struc
 		default:
 			break;
 		}
-		if (cased)
-			one.name = weft_headers_case_of(h, e->name, e->name_len) ?: e->name;
 		add(f, &one);
 	}
 }
@@ -88,7 +89,7 @@ static int write_head(struct weft_exchange *x, struct weft_h1_out *o, const stru
 
 	o->v = f->v;
 	o->n = f->n;
-	o->name_case = s->conf->h1.proper_case ? WEFT_H1_PROPER_CASE : WEFT_H1_AS_IS;
+	o->name_case = s->conf->h1.proper_case && !f->spelt ? WEFT_H1_PROPER_CASE : WEFT_H1_AS_IS;
 	if (evbuffer_reserve_space(out, (ev_ssize_t)bound, &vec, 1) != 1)
 		return -ENOMEM;
 	n = weft_h1_head_write(o, vec.iov_base, vec.iov_len);
@@ -96,7 +97,8 @@ static int write_head(struct weft_exchange *x, struct weft_h1_out *o, const stru
 		return -EINVAL;
 	vec.iov_len = (size_t)n;
 	evbuffer_commit_space(out, &vec, 1);
-	x->tx += (uint64_t)n;
+	x->wire.tx += (uint64_t)n;
+	x->wire.tx_head += (uint32_t)f->bytes;
 	weft_io_flush(s->io);
 	return 0;
 }
@@ -178,8 +180,6 @@ static void add_host(struct weft_exchange *x, const struct weft_headers *h, stru
 		weft_headers_get(h, WEFT_H_AUTHORITY) ?: weft_headers_get(h, WEFT_H_HOST);
 	struct weft_h1_header one = {"host", e ? e->value : "", 4, e ? e->value_len : 0};
 
-	if (x->s->conf->h1.preserve_case)
-		one.name = weft_headers_case_of(h, "host", 4) ?: "host";
 	add(f, &one);
 }
 
@@ -264,11 +264,14 @@ int weft_h1_send_response(struct weft_exchange *x, const struct weft_headers *h,
 {
 	struct weft_h1_out o = {.minor = x->req_10 ? 0 : 1, .status = weft_headers_status(h)};
 	bool taken = (x->upgrade && o.status == 101) || (x->connect && o.status / 100 == 2);
+	const char *reason = weft_headers_reason(h);
 	struct fields f;
 	int r;
 
 	if (o.status < 200 && !taken)
 		return -EINVAL;
+	if (reason)
+		o.reason = (struct weft_h1_slice){reason, (uint32_t)strlen(reason)};
 	collect(x, h, &f, taken && x->upgrade);
 	x->opaque = taken;
 	r = response_framing(x, o.status, end, &f);
@@ -347,7 +350,7 @@ int weft_h1_send_body(struct weft_exchange *x, struct evbuffer *b, bool end)
 		move_bytes(out, b, n);
 	if (end && x->tx_chunked)
 		evbuffer_add(out, "0\r\n\r\n", 5);
-	x->tx += evbuffer_get_length(out) - had;
+	x->wire.tx += evbuffer_get_length(out) - had;
 	weft_io_flush(io);
 	return !weft_io_full(io);
 }
@@ -368,14 +371,16 @@ int weft_h1_send_last(struct weft_exchange *x, const struct weft_headers *traile
 		f.n = f.bytes = 0;
 	if (evbuffer_reserve_space(out, (ev_ssize_t)f.bytes + LINE, &vec, 1) != 1)
 		return -ENOMEM;
-	n = weft_h1_last_chunk_write(
-		f.v, f.n, x->s->conf->h1.proper_case ? WEFT_H1_PROPER_CASE : WEFT_H1_AS_IS,
-		vec.iov_base, vec.iov_len);
+	n = weft_h1_last_chunk_write(f.v, f.n,
+				     x->s->conf->h1.proper_case && !f.spelt ? WEFT_H1_PROPER_CASE
+									    : WEFT_H1_AS_IS,
+				     vec.iov_base, vec.iov_len);
 	if (n < 0)
 		return -EINVAL;
 	vec.iov_len = (size_t)n;
 	evbuffer_commit_space(out, &vec, 1);
-	x->tx += (uint64_t)n;
+	x->wire.tx += (uint64_t)n;
+	x->wire.tx_head += (uint32_t)f.bytes;
 	weft_io_flush(x->s->io);
 	return 0;
 }

@@ -374,7 +374,7 @@ void weft_headers_copy(struct weft_headers *to, const struct weft_headers *from)
 		to->v[to->n - 1].no_index = f->no_index;
 		text += f->value_len + 1;
 	}
-	weft_headers_case_copy(to, from);
+	weft_headers_spelling_copy(to, from);
 }
 
 int weft_headers_status(const struct weft_headers *h)
@@ -392,26 +392,88 @@ int weft_headers_status(const struct weft_headers *h)
 	return n;
 }
 
-void weft_headers_case_add(struct weft_headers *h, const char *name, size_t n)
-{
-	struct weft_headers_case *c = weft_arena_alloc(h->arena, sizeof(*c));
+struct spelled {
+	struct spelled *next;
+	const char *name;
+	uint32_t len;
+};
+struct weft_spelling {
+	struct spelled *names;
+	const char *reason;
+	bool proper;
+};
 
-	c->name = copied(h->arena, name, n);
-	c->len = (uint32_t)n;
-	c->next = h->cased;
-	h->cased = c;
+void weft_headers_spell(struct weft_headers *h, bool proper)
+{
+	if (!h->spelling)
+		h->spelling = weft_arena_alloc(h->arena, sizeof(*h->spelling));
+	h->spelling->proper = proper;
 }
 
-const char *weft_headers_case_of(const struct weft_headers *h, const char *name, size_t n)
+static const struct spelled *spelled(const struct weft_headers *h, const char *name, size_t n)
 {
-	for (const struct weft_headers_case *c = h->cased; c; c = c->next)
+	for (const struct spelled *c = h->spelling->names; c; c = c->next)
 		if (c->len == n && !strncasecmp(c->name, name, n))
-			return c->name;
+			return c;
 	return NULL;
 }
 
-void weft_headers_case_copy(struct weft_headers *to, const struct weft_headers *from)
+void weft_headers_spell_name(struct weft_headers *h, const char *name, size_t n)
 {
-	for (const struct weft_headers_case *c = from->cased; c; c = c->next)
-		weft_headers_case_add(to, c->name, c->len);
+	struct spelled *c;
+
+	if (spelled(h, name, n))
+		return;
+	c = weft_arena_alloc(h->arena, sizeof(*c));
+	c->name = copied(h->arena, name, n);
+	c->len = (uint32_t)n;
+	c->next = h->spelling->names;
+	h->spelling->names = c;
+}
+
+void weft_headers_spell_reason(struct weft_headers *h, const char *reason, size_t n)
+{
+	h->spelling->reason = n ? copied(h->arena, reason, n) : NULL;
+}
+
+/* A letter that is first or follows what is neither letter nor digit is a capital. */
+static const char *proper(struct weft_arena *a, const char *name, size_t n)
+{
+	char *p = weft_arena_alloc(a, n + 1);
+	bool up = true;
+
+	for (size_t i = 0; i < n; i++) {
+		bool letter = name[i] >= 'a' && name[i] <= 'z';
+
+		p[i] = up && letter ? (char)(name[i] & ~0x20) : name[i];
+		up = !letter && !(name[i] >= '0' && name[i] <= '9');
+	}
+	p[n] = '\0';
+	return p;
+}
+
+const char *weft_headers_spelling(const struct weft_headers *h, const char *name, size_t n)
+{
+	const struct spelled *c = spelled(h, name, n);
+
+	if (c)
+		return c->name;
+	return h->spelling->proper ? proper(h->arena, name, n) : NULL;
+}
+
+const char *weft_headers_reason(const struct weft_headers *h)
+{
+	return h->spelling ? h->spelling->reason : NULL;
+}
+
+void weft_headers_spelling_copy(struct weft_headers *to, const struct weft_headers *from)
+{
+	if (!from->spelling)
+		return;
+	weft_headers_spell(to, from->spelling->proper);
+	for (const struct spelled *c = from->spelling->names; c; c = c->next)
+		weft_headers_spell_name(to, c->name, c->len);
+	if (from->spelling->reason)
+		weft_headers_spell_reason(to, from->spelling->reason,
+					  strlen(from->spelling->reason));
 }

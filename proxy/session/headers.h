@@ -23,20 +23,16 @@ struct weft_header {
 	uint16_t id;   /* enum weft_hid */
 	bool no_index; /* never indexed by HPACK (sensitive) */
 };
-/* How a name was written where it came from (h1, preserve_case); newest first. */
-struct weft_headers_case {
-	struct weft_headers_case *next;
-	const char *name;
-	uint32_t len;
-};
+struct weft_spelling; /* how names and the reason were written where the message came from:
+			 headers.c */
 struct weft_headers {
 	struct weft_arena *arena; /* of the stream; strings put in must live as long */
 	struct weft_header *v;
 	uint32_t n, cap;
-	uint32_t bytes;			 /* sum of name and value lengths */
-	struct weft_headers_case *cased; /* NULL: not kept */
-	uint8_t first[WEFT_H_COUNT];	 /* index + 1 of the first field of an id when < 255; 255:
-					    search; 0: none */
+	uint32_t bytes;			/* sum of name and value lengths */
+	struct weft_spelling *spelling; /* NULL: not kept */
+	uint8_t first[WEFT_H_COUNT];	/* index + 1 of the first field of an id when < 255; 255:
+					   search; 0: none */
 };
 void weft_headers_init(struct weft_headers *h, struct weft_arena *a);
 void weft_headers_reserve(struct weft_headers *h, uint32_t n); /* room for n fields in all */
@@ -75,8 +71,13 @@ void weft_headers_copy(struct weft_headers *to,
 const char *weft_hid_name(enum weft_hid id);		 /* static; its length by weft_hid_len */
 size_t weft_hid_len(enum weft_hid id);
 int weft_headers_status(const struct weft_headers *h); /* of ":status"; 0: none or not a number */
-/* Spelling of names: kept by the reader of a message, looked up by the writer of the next one.
- * NULL: none. */
-void weft_headers_case_add(struct weft_headers *h, const char *name, size_t n);
-const char *weft_headers_case_of(const struct weft_headers *h, const char *name, size_t n);
-void weft_headers_case_copy(struct weft_headers *to, const struct weft_headers *from);
+/* Spelling: kept by the reader of an h1 message (preserve_case), looked up by the writer of the
+ * next one. proper: names that did not come with it are written Like-This. Of a name that comes
+ * twice the first counts. */
+void weft_headers_spell(struct weft_headers *h, bool proper);
+void weft_headers_spell_name(struct weft_headers *h, const char *name, size_t n);
+void weft_headers_spell_reason(struct weft_headers *h, const char *reason, size_t n);
+/* NULL: as it is. For a list that has a spelling. */
+const char *weft_headers_spelling(const struct weft_headers *h, const char *name, size_t n);
+const char *weft_headers_reason(const struct weft_headers *h); /* NULL: the usual one */
+void weft_headers_spelling_copy(struct weft_headers *to, const struct weft_headers *from);

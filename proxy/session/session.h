@@ -90,9 +90,10 @@ struct weft_h1_options {
 	uint32_t max_header_bytes; /* 0: 60 KiB */
 	bool accept_http_10;	   /* server; default_host used where Host is missing */
 	const char *default_host;
-	bool proper_case;   /* write Names-Like-This */
-	bool preserve_case; /* write names as they were received on the other side (x carries them)
-			     */
+	bool proper_case;     /* write Names-Like-This */
+	bool preserve_case;   /* keep how names were written, for whoever writes the message on */
+	bool preserve_reason; /* with it: client: the reason phrase too */
+	bool proper_rest;     /* with it: names that did not come with it Like-This */
 	bool allow_absolute_url;      /* Envoy: default true */
 	bool allow_chunked_length;    /* CL+TE: drop CL instead of refusing; default false */
 	bool stream_error_on_invalid; /* server: answer 400 without closing where framing is not in
@@ -102,6 +103,10 @@ struct weft_h1_options {
 	const char *error_fields; /* server: of the answer to what cannot be read: lines with CRLF;
 				     NULL: none */
 	bool owner_checks;	  /* server: no Host and OPTIONS * are for the owner to refuse */
+	/* server: protocols of Upgrade that are passed over as if they were not asked for. NULL:
+	 * none */
+	bool (*ignore_upgrade)(const void *ctx, const char *protocol, size_t n);
+	const void *ignore_ctx;
 };
 struct weft_h2_options {
 	uint32_t max_streams;		     /* advertised; 0: 2^31-1 as Envoy */
@@ -175,3 +180,6 @@ void weft_exchange_set_user(struct weft_exchange *x, const struct weft_exchange_
 			    void *user);
 /* Bytes of this exchange on the wire, heads and all. */
 void weft_exchange_bytes(const struct weft_exchange *x, uint64_t *ret_rx, uint64_t *ret_tx);
+/* Heads and trailers alone. As Envoy counts them: HTTP/2: HEADERS frames; HTTP/1: received names,
+ * values and three bytes a field, sent four, without the first and the empty line. */
+void weft_exchange_head_bytes(const struct weft_exchange *x, uint64_t *ret_rx, uint64_t *ret_tx);

@@ -21,7 +21,8 @@ struct weft_exchange {
 	void *user;
 	struct weft_arena *arena;
 	TAILQ_ENTRY(weft_exchange) link; /* of the session, its graveyard or the thread's spares */
-	uint64_t id, rx, tx;
+	uint64_t id;
+	struct weft_h2_bytes wire;
 	const char *detail;
 	uint32_t paused;
 	bool gone : 1;	   /* its last callback was made, or the owner cut it */
@@ -158,7 +159,6 @@ struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct we
 /* Connection names no field that must travel. */
 bool weft_h1_connection_ok(const struct weft_h1_head *head);
 extern const char WEFT_H1_BAD_CONNECTION[];	      /* the detail then */
-bool weft_h1_is_h2c(const struct weft_h1_head *head); /* an Upgrade that is let pass unheard */
 struct weft_headers *weft_h1_trailer_headers(struct weft_exchange *x, struct weft_h1_head *head);
 
 /* ---- h1_out.c */

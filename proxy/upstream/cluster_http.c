@@ -1,6 +1,7 @@
 /* How a cluster speaks HTTP: typed_extension_protocol_options, or the deprecated fields. */
 #include "proxy/core/arena.h"
 #include "proxy/upstream/cluster_int.h"
+#include "xds/proto/envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case.pb-c.h"
 #include "xds/proto/envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 
 #include <errno.h>
@@ -44,6 +45,8 @@ static void http1(struct weft_cfg *c, const struct weft_path *at, struct weft_cl
 	const struct weft_path format = {at, "header_key_format", -1},
 			       stateful = {&format, "stateful_formatter", -1};
 	struct weft_h1_options *o = &cl->session_h1.h1;
+	const Envoy__Extensions__Http__HeaderFormatters__PreserveCase__V3__PreserveCaseFormatterConfig
+		*pc;
 
 	if (!m)
 		return;
@@ -61,10 +64,16 @@ static void http1(struct weft_cfg *c, const struct weft_path *at, struct weft_cl
 	if (m->header_key_format->header_format_case != FORMAT(STATEFUL_FORMATTER))
 		return;
 	o->preserve_case = true;
-	(void)weft_cfg_any(
+	pc = (const void *)weft_cfg_any(
 		c, &stateful, m->header_key_format->stateful_formatter->typed_config,
 		weft_cfg_type("type.googleapis.com/envoy.extensions.http.header_formatters."
 			      "preserve_case.v3.PreserveCaseFormatterConfig"));
+	if (!pc)
+		return;
+	o->preserve_reason = pc->forward_reason_phrase;
+	o->proper_rest =
+		pc->formatter_type_on_envoy_headers ==
+		ENVOY__EXTENSIONS__HTTP__HEADER_FORMATTERS__PRESERVE_CASE__V3__PRESERVE_CASE_FORMATTER_CONFIG__FORMATTER_TYPE_ON_ENVOY_HEADERS__PROPER_CASE;
 }
 
 static void http2(struct weft_cluster *cl, const Http2 *m)

@@ -1,7 +1,7 @@
 /* envoy.filters.http.header_mutation: changes heads, trailers and query parameters in the order of
  * the list: the chain's changes first, then those of routes. */
 #include "proxy/http/filter.h"
-#include "proxy/http/header_ops.h"
+#include "proxy/http/mutations.h"
 
 #include "xds/proto/envoy/extensions/filters/http/header_mutation/v3/header_mutation.pb-c.h"
 #include <errno.h>
@@ -11,19 +11,9 @@
 typedef Envoy__Extensions__Filters__Http__HeaderMutation__V3__HeaderMutation filter_msg;
 typedef Envoy__Extensions__Filters__Http__HeaderMutation__V3__HeaderMutationPerRoute route_msg;
 typedef Envoy__Extensions__Filters__Http__HeaderMutation__V3__Mutations mutations_msg;
-typedef Envoy__Config__Common__MutationRules__V3__HeaderMutation mutation_msg;
 
 enum { QUERY_MAX = 256 }; /* parameters of one request */
 
-struct mutation {
-	const char *remove; /* NULL: one of the others */
-	const struct weft_hdrop *append;
-	const struct weft_strmatch *match; /* remove_on_match */
-};
-struct mutations {
-	const struct mutation *v;
-	size_t n;
-};
 struct query_mutation {
 	const char *key;
 	const char *value; /* NULL: remove */
@@ -32,52 +22,11 @@ struct query_mutation {
 	int how;
 };
 struct conf {
-	struct mutations head[WEFT_DIRS], trailers[WEFT_DIRS];
+	struct weft_mutations head[WEFT_DIRS], trailers[WEFT_DIRS];
 	const struct query_mutation *query;
 	size_t n_query;
 	bool specific_wins;
 };
-
-static int one_prepare(struct weft_cfg *c, const struct weft_path *at, const mutation_msg *m,
-		       struct mutation *to)
-{
-	struct weft_path pr = {at, "remove", -1}, pa = {at, "append", -1},
-			 pm = {at, "remove_on_match", -1}, pk = {&pm, "key_matcher", -1};
-	struct weft_strmatch *sm;
-
-	switch (m->action_case) {
-	case ENVOY__CONFIG__COMMON__MUTATION_RULES__V3__HEADER_MUTATION__ACTION_REMOVE:
-		if (!*m->remove || *m->remove == ':' || !strcasecmp(m->remove, "host"))
-			return weft_cfg_fail(c, &pr,
-					     "must be a header that requests and answers can be "
-					     "without, is \"%s\"",
-					     m->remove);
-		to->remove = weft_arena_strdup(c->arena, m->remove);
-		return 0;
-	case ENVOY__CONFIG__COMMON__MUTATION_RULES__V3__HEADER_MUTATION__ACTION_APPEND:
-		return weft_hdrop_prepare(c, &pa, m->append, &to->append);
-	case ENVOY__CONFIG__COMMON__MUTATION_RULES__V3__HEADER_MUTATION__ACTION_REMOVE_ON_MATCH:
-		to->match = sm = weft_arena_alloc(c->arena, sizeof(*sm));
-		return weft_strmatch_prepare(c, &pk, m->remove_on_match->key_matcher, sm);
-	default:
-		return weft_cfg_fail(c, at, "must have one of remove, append, remove_on_match");
-	}
-}
-
-static int list_prepare(struct weft_cfg *c, const struct weft_path *at, mutation_msg *const *v,
-			size_t n, struct mutations *ret)
-{
-	struct mutation *to = weft_arena_alloc(c->arena, (n + 1) * sizeof(*to));
-	int err = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		struct weft_path p = {at->up, at->field, (int)i};
-
-		err |= one_prepare(c, &p, v[i], &to[i]);
-	}
-	*ret = (struct mutations){to, n};
-	return err;
-}
 
 static int query_one(struct weft_cfg *c, const struct weft_path *at,
 		     const Envoy__Config__Core__V3__KeyValueMutation *m, struct query_mutation *to)
@@ -119,14 +68,16 @@ static int mutations_prepare(struct weft_cfg *c, const struct weft_path *up, con
 
 	if (!m)
 		return 0;
-	err |= list_prepare(c, &rq, m->request_mutations, m->n_request_mutations,
-			    &conf->head[WEFT_REQUEST]);
-	err |= list_prepare(c, &rs, m->response_mutations, m->n_response_mutations,
-			    &conf->head[WEFT_RESPONSE]);
-	err |= list_prepare(c, &qt, m->request_trailers_mutations, m->n_request_trailers_mutations,
-			    &conf->trailers[WEFT_REQUEST]);
-	err |= list_prepare(c, &st, m->response_trailers_mutations,
-			    m->n_response_trailers_mutations, &conf->trailers[WEFT_RESPONSE]);
+	err |= weft_mutations_prepare(c, &rq, m->request_mutations, m->n_request_mutations,
+				      &conf->head[WEFT_REQUEST]);
+	err |= weft_mutations_prepare(c, &rs, m->response_mutations, m->n_response_mutations,
+				      &conf->head[WEFT_RESPONSE]);
+	err |= weft_mutations_prepare(c, &qt, m->request_trailers_mutations,
+				      m->n_request_trailers_mutations,
+				      &conf->trailers[WEFT_REQUEST]);
+	err |= weft_mutations_prepare(c, &st, m->response_trailers_mutations,
+				      m->n_response_trailers_mutations,
+				      &conf->trailers[WEFT_RESPONSE]);
 	q = weft_arena_alloc(c->arena, (m->n_query_parameter_mutations + 1) * sizeof(*q));
 	for (size_t i = 0; i < m->n_query_parameter_mutations; i++) {
 		struct weft_path p = {&at, "query_parameter_mutations", (int)i};
@@ -167,29 +118,6 @@ static bool path_ok(const char *v, size_t n)
 		if ((unsigned char)v[i] <= ' ' || v[i] == 0x7f)
 			return false;
 	return n;
-}
-
-static void drop_matching(const struct weft_strmatch *m, struct weft_headers *h)
-{
-	for (uint32_t i = h->n; i-- > 0;)
-		if (*h->v[i].name != ':' &&
-		    weft_strmatch(m, h->v[i].name, h->v[i].name_len) == WEFT_MATCH_YES)
-			weft_headers_remove_at(h, i);
-}
-
-static void apply(const struct mutations *l, const struct weft_format_in *in,
-		  struct weft_headers *h)
-{
-	for (size_t i = 0; i < l->n; i++) {
-		const struct mutation *m = &l->v[i];
-
-		if (m->remove)
-			weft_headers_remove(h, m->remove, strlen(m->remove));
-		else if (m->match)
-			drop_matching(m->match, h);
-		else
-			weft_hdrop_apply(m->append, in, h);
-	}
 }
 
 /* ---- query parameters */
@@ -387,7 +315,8 @@ static void run(struct weft_stream *s, const void *state, enum weft_dir d, bool 
 	for (size_t i = 0; i < n; i++)
 		order[i + 1] = v[chain->specific_wins ? n - 1 - i : i];
 	for (size_t i = 0; i <= n; i++) {
-		apply(trailers ? &order[i]->trailers[d] : &order[i]->head[d], &in, h);
+		weft_mutations_apply(trailers ? &order[i]->trailers[d] : &order[i]->head[d], &in,
+				     h);
 		if (!trailers && d == WEFT_REQUEST)
 			query_change(order[i], &in, h);
 	}

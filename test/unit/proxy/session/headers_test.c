@@ -165,14 +165,21 @@ static void a_copy_stands_alone(void **state)
 	add(&h, ":status", "207");
 	add(&h, "x-Own", "1");
 	h.v[1].no_index = true;
-	weft_headers_case_add(&h, "X-Own", 5);
+	weft_headers_spell(&h, false);
+	weft_headers_spell_name(&h, "X-Own", 5);
+	weft_headers_spell_name(&h, "x-own", 5); /* the first counts */
+	weft_headers_spell_reason(&h, "Many", 4);
 	weft_headers_copy(&copy, &h);
 	weft_arena_free(other);
 	assert_list(&copy, ":status=207;x-own=1;");
 	assert_true(copy.v[1].no_index);
 	assert_int_equal(weft_headers_status(&copy), 207);
-	assert_string_equal(weft_headers_case_of(&copy, "x-own", 5), "X-Own");
-	assert_null(weft_headers_case_of(&copy, "x-ow", 4));
+	assert_string_equal(weft_headers_spelling(&copy, "x-own", 5), "X-Own");
+	assert_null(weft_headers_spelling(&copy, "x-ow", 4));
+	assert_string_equal(weft_headers_reason(&copy), "Many");
+	weft_headers_spell(&copy, true);
+	assert_string_equal(weft_headers_spelling(&copy, "x-own", 5), "X-Own");
+	assert_string_equal(weft_headers_spelling(&copy, "x2-ow_n4a", 9), "X2-Ow_N4a");
 	weft_headers_set_id(&copy, WEFT_H_STATUS, "2x7", 3);
 	assert_int_equal(weft_headers_status(&copy), 0);
 	weft_headers_remove_id(&copy, WEFT_H_STATUS);
