@@ -51,7 +51,7 @@ static int bind_from(int fd, const struct weft_dial *d, int family)
 	return bind(fd, (struct sockaddr *)&ss, n) < 0 ? -errno : 0;
 }
 
-static int prepare(int fd, const struct weft_dial *d, int family)
+int weft_dial_socket(int fd, const struct weft_dial *d, int family)
 {
 	int r = 0;
 
@@ -116,7 +116,7 @@ int weft_io_dial(struct event_base *base, const struct weft_dial *d, const struc
 	fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	r = prepare(fd, d, family);
+	r = weft_dial_socket(fd, d, family);
 	if (r < 0) {
 		close(fd);
 		return r;
@@ -137,6 +137,34 @@ int weft_io_dial(struct event_base *base, const struct weft_dial *d, const struc
 		return 0;
 	}
 	/* connected at once (unix): the event comes at once, and ready() from the loop */
+	weft_sock_await(io, d->connect_ms);
+	return 0;
+}
+
+int weft_io_dial_race(struct event_base *base, const struct weft_race_want *want,
+		      const struct weft_io_ops *ops, void *owner, struct weft_io **ret)
+{
+	const struct weft_dial *d = want->dial;
+	struct weft_race *race;
+	struct weft_io *io;
+	int err = -EINVAL;
+
+	if (!want->n || want->n > WEFT_RACE_MAX)
+		return err;
+	race = weft_race_new(base, want, &err);
+	if (!race)
+		return err;
+	io = weft_sock_make(base, -1, d->tls, false, ops, owner);
+	*ret = io;
+	if (d->tls && !weft_sock_of(io)->tls) {
+		weft_race_free(race);
+		weft_io_tell_closed(io, WEFT_IO_TLS, ENOMEM, "TLS_error:|no session:TLS_error_end");
+		return 0;
+	}
+	preamble(io, d);
+	io->info.remote = io->info.direct_remote = want->v[0].to;
+	weft_sock_of(io)->race = race;
+	weft_race_run(race, io);
 	weft_sock_await(io, d->connect_ms);
 	return 0;
 }

@@ -2,11 +2,13 @@
  * what owners ask is only noted, and done once a turn by the loop's own event. */
 #pragma once
 #include "proxy/net/io.h"
+#include "proxy/net/race.h"
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
 struct weft_tls_sess;
 struct weft_splice;
+struct weft_race;
 
 /* Of one thread and event base; lives while an io of it does. */
 struct weft_io_loop {
@@ -87,6 +89,7 @@ struct weft_sock {
 	struct event *wr; /* made when first needed */
 	struct weft_tls_sess *tls;
 	struct weft_splice *splice;
+	struct weft_race *race; /* connects; there is no fd yet */
 	unsigned handshake_ms;
 	int fd;
 	int werr; /* writing failed with this; what the peer had sent before is still read */
@@ -101,6 +104,19 @@ struct weft_io *weft_sock_make(struct event_base *base, int fd, const struct wef
 			       bool server, const struct weft_io_ops *ops, void *owner);
 void weft_sock_await(struct weft_io *io, unsigned ms); /* that connect(2) is done */
 void weft_sock_quiet(struct weft_io *io);	       /* no event of it fires any more */
+/* Of a race: the socket that connected to `to`, or why the last one did not. */
+void weft_sock_won(struct weft_io *io, int fd, const struct weft_sockaddr *to);
+void weft_sock_lost(struct weft_io *io, int err);
+
+/* ---- io_dial.c: options and the binding of a socket that will be connected */
+int weft_dial_socket(int fd, const struct weft_dial *d, int family);
+
+/* ---- io_race.c */
+/* Begun; NULL: *ret_err < 0. Tells nothing before weft_race_run and the loop. */
+struct weft_race *weft_race_new(struct event_base *base, const struct weft_race_want *want,
+				int *ret_err);
+void weft_race_run(struct weft_race *r, struct weft_io *io);
+void weft_race_free(struct weft_race *r); /* NULL ok; those that connect are closed */
 
 /* ---- io_tls.c; results as those of read(2), -errno; -EPROTO: the io's detail says why */
 struct weft_tls_sess *weft_tls_sess_new(struct weft_io *io, const struct weft_io_tls *conf,

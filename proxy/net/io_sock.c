@@ -93,8 +93,12 @@ static void rd_stop(struct weft_io *io)
 
 void weft_sock_quiet(struct weft_io *io)
 {
-	rd_off(weft_sock_of(io));
+	struct weft_sock *s = weft_sock_of(io);
+
+	rd_off(s);
 	wr_off(io);
+	weft_race_free(s->race);
+	s->race = NULL;
 }
 
 static void fail(struct weft_io *io, enum weft_io_end why, int err)
@@ -299,7 +303,7 @@ static void sock_want_write(struct weft_io *io)
 	struct weft_sock *s = weft_sock_of(io);
 	int r;
 
-	if (s->wr_mode == WEFT_WR_WAIT || s->splice)
+	if (s->wr_mode == WEFT_WR_WAIT || s->splice || s->race)
 		return;
 	if (s->werr) {
 		if (io->out)
@@ -420,7 +424,8 @@ static void sock_destroy(struct weft_io *io, bool reset)
 	s->tls = NULL;
 	if (reset)
 		(void)setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-	close(s->fd);
+	if (s->fd >= 0)
+		close(s->fd);
 	s->fd = -1;
 }
 
@@ -434,7 +439,36 @@ static const struct weft_io_kind sock_kind = {
 void weft_sock_await(struct weft_io *io, unsigned ms)
 {
 	weft_io_timer(io, ms ? ms : CONNECT_MS, connect_timeout);
-	wr_mode(io, WEFT_WR_WAIT);
+	if (!weft_sock_of(io)->race)
+		wr_mode(io, WEFT_WR_WAIT);
+}
+
+static void take_fd(struct weft_io *io, int fd)
+{
+	struct weft_sock *s = weft_sock_of(io);
+	int on = 1;
+
+	s->fd = fd;
+	event_assign(&s->rd, io->loop->base, fd, EV_READ | EV_PERSIST, on_read, io);
+	if (fd >= 0) /* unix: has none */
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+void weft_sock_won(struct weft_io *io, int fd, const struct weft_sockaddr *to)
+{
+	weft_io_hold(io);
+	weft_sock_quiet(io);
+	take_fd(io, fd);
+	io->info.remote = io->info.direct_remote = *to;
+	connected(io);
+	weft_io_release(io);
+}
+
+void weft_sock_lost(struct weft_io *io, int err)
+{
+	weft_io_hold(io);
+	fail(io, WEFT_IO_REFUSED, err);
+	weft_io_release(io);
 }
 
 /* ---- making */
@@ -446,12 +480,9 @@ struct weft_io *weft_sock_make(struct event_base *base, int fd, const struct wef
 	struct weft_io *io =
 		weft_io_make(base, &sock_kind, sizeof(struct weft_sock), &state, ops, owner);
 	struct weft_sock *s = state;
-	int on = 1;
 
 	io->sock = true;
-	s->fd = fd;
-	event_assign(&s->rd, base, fd, EV_READ | EV_PERSIST, on_read, io);
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* unix: has none */
+	take_fd(io, fd);
 	if (tls) {
 		s->handshake_ms = tls->handshake_ms;
 		s->tls = weft_tls_sess_new(io, tls, server);

@@ -31,6 +31,13 @@ struct weft_host *weft_host_new(const struct weft_host_conf *c)
 		c->hc_hostname && *c->hc_hostname ? weft_arena_strdup(a, c->hc_hostname) : "";
 	h->hc_addr = c->hc_addr.ip.family ? c->hc_addr : c->addr;
 	h->hc_disabled = c->hc_disabled;
+	if (c->n_tries > 1) {
+		struct weft_sockaddr *v = weft_arena_alloc(a, c->n_tries * sizeof(*v));
+
+		memcpy(v, c->tries, c->n_tries * sizeof(*v));
+		h->tries = v;
+		h->n_tries = c->n_tries;
+	}
 	h->hash = XXH64(h->text, strlen(h->text), 0);
 	atomic_init(&h->made_ns, weft_now_ns());
 	return h;
@@ -41,6 +48,24 @@ static bool same_text(const char *have, const char *want)
 	return !strcmp(have ? have : "", want ? want : "");
 }
 
+/* In whatever order: answers of DNS come in another one each time. */
+static bool same_tries(const struct weft_host *h, const struct weft_host_conf *c)
+{
+	size_t n = c->n_tries > 1 ? c->n_tries : 0;
+
+	if (h->n_tries != n)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		size_t k = 0;
+
+		while (k < n && !weft_sockaddr_eq(&h->tries[i], &c->tries[k]))
+			k++;
+		if (k == n)
+			return false;
+	}
+	return true;
+}
+
 bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c)
 {
 	const struct weft_sockaddr *hc = c->hc_addr.ip.family ? &c->hc_addr : &c->addr;
@@ -48,7 +73,8 @@ bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c)
 	if (!same_text(h->unix_path, c->unix_path) || !same_text(h->hostname, c->hostname) ||
 	    !same_text(h->hc_hostname, c->hc_hostname) || h->hc_disabled != c->hc_disabled)
 		return false;
-	return weft_sockaddr_eq(&h->addr, &c->addr) && weft_sockaddr_eq(&h->hc_addr, hc);
+	return weft_sockaddr_eq(&h->addr, &c->addr) && weft_sockaddr_eq(&h->hc_addr, hc) &&
+	       same_tries(h, c);
 }
 
 void weft_host_ref(struct weft_host *h)

@@ -28,7 +28,10 @@ struct weft_host_outlier; /* outlier.c */
 struct weft_host {
 	_Atomic unsigned refs;
 	struct weft_sockaddr addr;
-	const char *unix_path;	      /* instead of addr; else NULL */
+	const char *unix_path; /* instead of addr; else NULL */
+	/* Of a host of several addresses: all of them in the order they are tried; else NULL. */
+	const struct weft_sockaddr *tries;
+	size_t n_tries;
 	const char *text;	      /* "10.0.0.1:80" or the path, for logs */
 	const char *hostname;	      /* "" */
 	struct weft_sockaddr hc_addr; /* where health checks go */
@@ -50,6 +53,8 @@ struct weft_host_conf {
 	const char *unix_path, *hostname, *hc_hostname; /* NULL: none */
 	struct weft_sockaddr hc_addr;			/* family 0: as addr */
 	bool hc_disabled;
+	const struct weft_sockaddr *tries; /* NULL: addr alone */
+	size_t n_tries;
 };
 struct weft_host *weft_host_new(const struct weft_host_conf *c); /* one reference */
 bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c);

@@ -232,6 +232,20 @@ static int check_config(struct maker *k, const struct weft_path *at,
 	return 0;
 }
 
+/* What a logical host's name stands for, the one it is known by first. */
+static size_t all_of(const struct weft_cluster *c, const struct dns_name *d, size_t own,
+		     uint16_t port, struct weft_sockaddr *v)
+{
+	size_t n = 0;
+
+	v[n++] = (struct weft_sockaddr){d->ips[own], port};
+	for (size_t i = 0; i < d->n && n < HOST_ADDRESSES_MAX; i++)
+		if (i != own)
+			v[n++] = (struct weft_sockaddr){d->ips[i], port};
+	hosts_order(c, v, n);
+	return n;
+}
+
 /* A host for each address that the name has; for a logical one its first, or the one that was used
  * as long as it stands in the answer. */
 static void named(struct maker *k, struct weft_host_conf *conf, const struct hosts_raw *r,
@@ -241,6 +255,7 @@ static void named(struct maker *k, struct weft_host_conf *conf, const struct hos
 	bool own_check = conf->hc_addr.ip.family;
 	uint16_t check_port = conf->hc_addr.port;
 	const struct weft_hosts *old = k->want->old;
+	struct weft_sockaddr tries[HOST_ADDRESSES_MAX];
 	size_t from = 0, to = d ? d->n : 0;
 
 	if (k->want->cluster->type == WEFT_CLUSTER_LOGICAL_DNS && to) {
@@ -248,6 +263,8 @@ static void named(struct maker *k, struct weft_host_conf *conf, const struct hos
 			if (weft_ip_eq(&d->ips[i], &old->v[0].host->addr.ip))
 				from = i;
 		to = from + 1;
+		conf->tries = tries;
+		conf->n_tries = all_of(k->want->cluster, d, from, conf->addr.port, tries);
 	}
 	for (size_t i = from; i < to; i++) {
 		struct hosts_raw one = *r;
@@ -261,11 +278,83 @@ static void named(struct maker *k, struct weft_host_conf *conf, const struct hos
 	}
 }
 
+/* ---- hosts of several addresses: happy eyeballs */
+
+/* In the order of RFC 8305, section 4: so many of the first family, one of the other, and again.
+ * v[0] is the host's own address; its family is the first where none is configured. */
+void hosts_order(const struct weft_cluster *c, struct weft_sockaddr *v, size_t n)
+{
+	const Envoy__Config__Cluster__V3__UpstreamConnectionOptions *o =
+		c->msg->upstream_connection_options;
+	const Envoy__Config__Cluster__V3__UpstreamConnectionOptions__HappyEyeballsConfig *m =
+		o ? o->happy_eyeballs_config : NULL;
+	uint32_t each = m ? weft_cfg_u32(m->first_address_family_count, 1) : 1, given = 0;
+	struct weft_sockaddr in[HOST_ADDRESSES_MAX];
+	size_t at[2] = {0, 0}, out = 0;
+	int first = v[0].ip.family;
+
+	if (m && m->first_address_family_version)
+		first = m->first_address_family_version ==
+					ENVOY__CONFIG__CLUSTER__V3__UPSTREAM_CONNECTION_OPTIONS__FIRST_ADDRESS_FAMILY_VERSION__V4
+				? 4
+				: 6;
+	memcpy(in, v, n * sizeof(*v));
+	for (bool other = false; out < n;) {
+		size_t *i = &at[other];
+
+		while (*i < n && (in[*i].ip.family == first) == other)
+			++*i;
+		if (*i < n)
+			v[out++] = in[(*i)++];
+		if (other || *i == n || ++given == each) {
+			other = !other;
+			given = 0;
+		}
+	}
+}
+
+static int more_addresses(struct maker *k, const struct weft_path *at,
+			  const Envoy__Config__Endpoint__V3__Endpoint *m,
+			  struct weft_host_conf *conf, struct weft_sockaddr *v)
+{
+	const struct weft_path all = {at, "additional_addresses", -1};
+
+	if (!m->n_additional_addresses)
+		return 0;
+	if (by_name(k->want->cluster))
+		return weft_cfg_fail(k->c, &all,
+				     "is for clusters that are not of type STRICT_DNS or "
+				     "LOGICAL_DNS: a name has all the addresses it resolves to");
+	if (conf->unix_path)
+		return weft_cfg_fail(k->c, &all, "must not stand beside a pipe");
+	if (m->n_additional_addresses >= HOST_ADDRESSES_MAX)
+		return weft_cfg_fail(k->c, &all, "must be at most %d, are %zu",
+				     HOST_ADDRESSES_MAX - 1, m->n_additional_addresses);
+	v[0] = conf->addr;
+	for (size_t i = 0; i < m->n_additional_addresses; i++) {
+		const struct weft_path one = {at, "additional_addresses", (int)i},
+				       a = {&one, "address", -1}, sock = {&a, "socket_address", -1};
+		const Envoy__Config__Core__V3__Address *m1 = m->additional_addresses[i]->address;
+
+		if (!m1 ||
+		    m1->address_case != ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_SOCKET_ADDRESS)
+			return weft_cfg_fail(k->c, &a, "must be a socket_address");
+		if (socket_address(k, &sock, m1->socket_address) ||
+		    ip_address(k, &sock, m1->socket_address, &v[i + 1]))
+			return -EINVAL;
+	}
+	conf->tries = v;
+	conf->n_tries = m->n_additional_addresses + 1;
+	hosts_order(k->want->cluster, v, conf->n_tries);
+	return 0;
+}
+
 static int endpoint(struct maker *k, const struct weft_path *at, const Endpoint *m,
 		    struct hosts_raw *r)
 {
 	const struct weft_path ep = {at, "endpoint", -1}, a = {&ep, "address", -1},
 			       hc = {&ep, "health_check_config", -1};
+	struct weft_sockaddr tries[HOST_ADDRESSES_MAX];
 	struct weft_host_conf conf = {0};
 	size_t nth = k->nth++;
 
@@ -275,7 +364,8 @@ static int endpoint(struct maker *k, const struct weft_path *at, const Endpoint 
 	if (!m->endpoint->address)
 		return weft_cfg_fail(k->c, &a, "is required");
 	if (address(k, &a, m->endpoint->address, &conf) ||
-	    check_config(k, &hc, m->endpoint->health_check_config, &conf))
+	    check_config(k, &hc, m->endpoint->health_check_config, &conf) ||
+	    more_addresses(k, &ep, m->endpoint, &conf, tries))
 		return -EINVAL;
 	conf.hostname = m->endpoint->hostname;
 	if (k->n >= CLUSTER_HOSTS_MAX)

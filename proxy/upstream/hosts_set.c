@@ -160,6 +160,23 @@ static void policy_copy(struct weft_hosts *to, const struct weft_hosts *from)
 	}
 }
 
+/* Their order is the other configuration's. */
+static void own_first(const struct weft_cluster *to, const struct weft_host *h,
+		      struct weft_sockaddr *v)
+{
+	size_t n = 1;
+
+	if (!h->n_tries)
+		return;
+	v[0] = h->addr;
+	for (size_t i = 0, met = 0; i < h->n_tries; i++)
+		if (met || !weft_sockaddr_eq(&h->tries[i], &h->addr))
+			v[n++] = h->tries[i];
+		else
+			met = 1;
+	hosts_order(to, v, h->n_tries);
+}
+
 struct weft_hosts *hosts_copy(struct weft_cluster *to, const struct weft_hosts *from)
 {
 	struct hosts_raw *v = weft_xcalloc(from->n + 1, sizeof(*v));
@@ -168,9 +185,12 @@ struct weft_hosts *hosts_copy(struct weft_cluster *to, const struct weft_hosts *
 
 	for (size_t i = 0; i < from->n; i++) {
 		const struct weft_host *h = from->v[i].host;
+		struct weft_sockaddr tries[HOST_ADDRESSES_MAX];
 		const struct weft_host_conf conf = {h->addr,	    h->unix_path, h->hostname,
-						    h->hc_hostname, h->hc_addr,	  h->hc_disabled};
+						    h->hc_hostname, h->hc_addr,	  h->hc_disabled,
+						    tries,	    h->n_tries};
 
+		own_first(to, h, tries);
 		v[i] = hosts_raw_of(from, &from->v[i]);
 		v[i].order = i;
 		v[i].host = hosts_host_make(to, &conf);

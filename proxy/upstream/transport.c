@@ -268,11 +268,19 @@ static int prepare_socket(void *ctx, int fd)
 	return r;
 }
 
+static struct weft_sockaddr source_for(const struct weft_cluster_priv *p,
+				       const struct weft_sockaddr *to)
+{
+	for (size_t i = 0; p && i < 2; i++)
+		if (p->bind.source[i].ip.family == to->ip.family)
+			return p->bind.source[i];
+	return (struct weft_sockaddr){0};
+}
+
 static void bind_to(const struct weft_cluster_priv *p, struct weft_dial *d)
 {
-	for (size_t i = 0; i < 2 && !d->unix_path; i++)
-		if (p->bind.source[i].ip.family == d->to.ip.family)
-			d->from = p->bind.source[i];
+	if (!d->unix_path)
+		d->from = source_for(p, &d->to);
 	d->keep_idle_s = p->keep_idle_s;
 	d->keep_interval_s = p->keep_interval_s;
 	d->keep_probes = p->keep_probes;
@@ -302,4 +310,14 @@ int weft_transport_prepare(const struct weft_transport *t, const struct weft_tdi
 		return 0;
 	ret->dial.tls = &ret->tls;
 	return weft_upstream_tls_prepare(s->tls, want, ret);
+}
+
+size_t weft_transport_tries(const struct weft_transport *t, const struct weft_host *h,
+			    struct weft_race_try v[WEFT_RACE_MAX])
+{
+	size_t n = h->n_tries < WEFT_RACE_MAX ? h->n_tries : WEFT_RACE_MAX;
+
+	for (size_t i = 0; i < n; i++)
+		v[i] = (struct weft_race_try){h->tries[i], source_for(t->cl->priv, &h->tries[i])};
+	return n;
 }

@@ -3,6 +3,7 @@
  * a new one serves connections made from then on. How it is made is in cluster_priv.h. */
 #pragma once
 #include "proxy/net/io.h"
+#include "proxy/net/race.h"
 #include "proxy/upstream/cluster_priv.h"
 #include "proxy/upstream/pool.h"
 
@@ -51,6 +52,9 @@ struct weft_tdial_want {
 int weft_transport_prepare(const struct weft_transport *t, const struct weft_tdial_want *want,
 			   struct weft_tdial *ret);
 void weft_tdial_done(struct weft_tdial *d);
+/* Of a host of several addresses: where to, and from which address. */
+size_t weft_transport_tries(const struct weft_transport *t, const struct weft_host *h,
+			    struct weft_race_try v[WEFT_RACE_MAX]);
 /* After the handshake: the peer's leaf has `san` as DNS name or address (auto_san_validation). */
 bool weft_transport_san_ok(const struct weft_tls_info *tls, const char *san);
 struct weft_headers;
