@@ -164,6 +164,15 @@ struct weft_clusters *weft_clusters_new(const struct weft_clusters_conf *conf)
 	return m;
 }
 
+int weft_clusters_bind(struct weft_clusters *m, struct weft_cfg *c, const struct weft_path *at,
+		       const Envoy__Config__Core__V3__BindConfig *msg)
+{
+	int had = c->errs->n + c->errs->dropped;
+
+	cluster_bind(c, at, msg, &m->bind);
+	return c->errs->n + c->errs->dropped > had ? -EINVAL : 0;
+}
+
 static void managed_free(struct weft_clusters *m, struct managed *k)
 {
 	m->n_warming -= k->warming != NULL;
@@ -257,6 +266,8 @@ int weft_clusters_set(struct weft_clusters *m, struct weft_cfg *c, const struct 
 	free(packed);
 	if (!cl)
 		return -EINVAL;
+	if (!cl->msg->upstream_bind_config)
+		cl->priv->bind = m->bind;
 	if (first_hosts(c, at, cl, &hosts)) {
 		weft_cluster_unref(cl);
 		return -EINVAL;

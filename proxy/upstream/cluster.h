@@ -100,11 +100,18 @@ struct weft_clusters_conf {
 	/* The cluster went live (warmed: hosts known, secrets there, first health check done), or
 	 * left. */
 	void (*live)(void *owner, const char *name, bool on);
+	/* A host was ejected or came back: a line of JSON as Envoy's event_log_path has it; NULL.
+	 */
+	void (*outlier_event)(void *owner, const char *line, size_t n);
 	void *owner;
 	const char *local_cluster;  /* cluster_manager.local_cluster_name; NULL */
 	struct weft_locality local; /* of the bootstrap's node */
 };
 struct weft_clusters *weft_clusters_new(const struct weft_clusters_conf *conf);
+/* cluster_manager.upstream_bind_config: of clusters that have none of their own, if they are set
+ * after it. m is not copied. 0, -EINVAL. */
+int weft_clusters_bind(struct weft_clusters *m, struct weft_cfg *c, const struct weft_path *at,
+		       const Envoy__Config__Core__V3__BindConfig *msg);
 void weft_clusters_free(struct weft_clusters *m); /* workers must be stopped */
 /* Adds or replaces; the old one of that name serves until the new one is warm. m is copied. An
  * equal message changes nothing and returns 0; changed: 1. Errors (checked before anything changes)

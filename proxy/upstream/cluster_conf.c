@@ -273,8 +273,8 @@ static void keepalive(struct make *k)
 	p->keep_interval_s = weft_cfg_u32(m->tcp_keepalive->keepalive_interval, 75);
 }
 
-static void source(struct make *k, const struct weft_path *at,
-		   const Envoy__Config__Core__V3__SocketAddress *m)
+static void source(struct weft_cfg *c, const struct weft_path *at,
+		   const Envoy__Config__Core__V3__SocketAddress *m, struct weft_bind *b)
 {
 	const struct weft_path address = {at, "address", -1}, port = {at, "port_value", -1};
 	struct weft_sockaddr a = {0}, *to;
@@ -282,42 +282,38 @@ static void source(struct make *k, const struct weft_path *at,
 	if (!m)
 		return;
 	if (weft_ip_parse(m->address ? m->address : "", &a.ip)) {
-		weft_cfg_fail(k->c, &address, "must be an IP address, is \"%.100s\"",
+		weft_cfg_fail(c, &address, "must be an IP address, is \"%.100s\"",
 			      m->address ? m->address : "");
 		return;
 	}
 	if (m->port_value > 65535)
-		weft_cfg_fail(k->c, &port, "must be at most 65535, is %u", m->port_value);
+		weft_cfg_fail(c, &port, "must be at most 65535, is %u", m->port_value);
 	a.port = (uint16_t)m->port_value;
-	to = &k->cl->priv->bind.source[a.ip.family == 6];
+	to = &b->source[a.ip.family == 6];
 	if (to->ip.family)
-		weft_cfg_fail(k->c, &address, "there is one of this family already");
+		weft_cfg_fail(c, &address, "there is one of this family already");
 	*to = a;
 }
 
-static void bind_config(struct make *k)
+void cluster_bind(struct weft_cfg *c, const struct weft_path *at,
+		  const Envoy__Config__Core__V3__BindConfig *m, struct weft_bind *b)
 {
-	const Envoy__Config__Core__V3__BindConfig *m = k->m->upstream_bind_config;
-	const struct weft_path at = field(k, "upstream_bind_config"),
-			       src = {&at, "source_address", -1};
-	struct weft_bind *b = &k->cl->priv->bind;
+	const struct weft_path src = {at, "source_address", -1};
 
-	if (!m)
-		return;
-	source(k, &src, m->source_address);
+	source(c, &src, m->source_address, b);
 	for (size_t i = 0; i < m->n_extra_source_addresses; i++) {
-		const struct weft_path p = {&at, "extra_source_addresses", (int)i},
+		const struct weft_path p = {at, "extra_source_addresses", (int)i},
 				       a = {&p, "address", -1};
 
-		source(k, &a, m->extra_source_addresses[i]->address);
+		source(c, &a, m->extra_source_addresses[i]->address, b);
 	}
 	for (size_t i = 0; i < m->n_socket_options; i++) {
-		const struct weft_path p = {&at, "socket_options", (int)i},
+		const struct weft_path p = {at, "socket_options", (int)i},
 				       state = {&p, "state", -1};
 
 		if (m->socket_options[i]->state ==
 		    ENVOY__CONFIG__CORE__V3__SOCKET_OPTION__SOCKET_STATE__STATE_LISTENING)
-			weft_cfg_fail(k->c, &state, "a connecting socket never listens");
+			weft_cfg_fail(c, &state, "a connecting socket never listens");
 	}
 	b->freebind = weft_cfg_bool(m->freebind, false);
 	b->options = (const Envoy__Config__Core__V3__SocketOption *const *)m->socket_options;
@@ -393,7 +389,8 @@ static void untransport(void *arg)
 
 static void parts(struct make *k)
 {
-	const struct weft_path outlier = field(k, "outlier_detection");
+	const struct weft_path outlier = field(k, "outlier_detection"),
+			       bind = field(k, "upstream_bind_config");
 	struct weft_cluster *cl = k->cl;
 
 	type(k);
@@ -403,7 +400,8 @@ static void parts(struct make *k)
 	common_lb(k);
 	breakers(k);
 	keepalive(k);
-	bind_config(k);
+	if (k->m->upstream_bind_config)
+		cluster_bind(k->c, &bind, k->m->upstream_bind_config, &cl->priv->bind);
 	cluster_http(k->c, k->at, cl);
 	if (cl->msg->outlier_detection)
 		weft_outlier_prepare(k->c, &outlier, cl);

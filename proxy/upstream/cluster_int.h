@@ -28,6 +28,9 @@ struct weft_original_dst_conf {
 struct weft_cluster *cluster_make(struct weft_cfg *c, const struct weft_path *at,
 				  const Envoy__Config__Cluster__V3__Cluster *m,
 				  const uint8_t *packed, size_t n_packed);
+/* A BindConfig; what is wrong with it in c->errs. */
+void cluster_bind(struct weft_cfg *c, const struct weft_path *at,
+		  const Envoy__Config__Core__V3__BindConfig *m, struct weft_bind *ret);
 /* cluster_http.c: HttpProtocolOptions and the deprecated fields. */
 int cluster_http(struct weft_cfg *c, const struct weft_path *at, struct weft_cluster *cl);
 
@@ -67,7 +70,7 @@ struct cluster_update { /* main thread → worker; freed there */
 	struct weft_balancer *balancer; /* referenced */
 	struct weft_host **gone;	/* referenced; left the set */
 	size_t n_gone;
-	struct weft_host *failed; /* referenced; its connections are closed; NULL */
+	struct weft_host *failed; /* referenced; its connections drain; NULL */
 	bool drain;		  /* all connections of before */
 };
 void cluster_update_send(struct weft_worker *w, const struct cluster_update *u); /* copies u */
@@ -126,6 +129,7 @@ struct look { /* worker → main thread: outlier detection */
 };
 struct weft_clusters {
 	struct weft_clusters_conf conf;
+	struct weft_bind bind; /* of clusters without one */
 	struct managed *all;
 	struct eds *services;
 	size_t n_warming, n_replacing; /* replacing: warming, and one of the name serves */

@@ -88,10 +88,13 @@ void weft_health_stop(struct weft_health *hc); /* NULL is fine; also from change
 /* ---- pool.c. Worker thread. */
 struct weft_pools *weft_pools_new(struct weft_wcluster *wc); /* wc outlives it */
 void weft_pools_free(struct weft_pools *p);		     /* closes what is idle; NULL is fine */
-/* The host left the set, or (drain false) its health failed and close_on_health_failure is set:
- * close its connections. drain: those without requests at once, the others after their last one. */
-void weft_pools_host_gone(struct weft_pools *p, struct weft_host *h, bool drain);
-/* The cluster was replaced or removed: as host_gone with drain for all. Leases stay good. */
+/* The host left the set: connections without requests close at once, the others after their last
+ * one. */
+void weft_pools_host_gone(struct weft_pools *p, struct weft_host *h);
+/* It failed its check or was ejected: those that are open likewise, as in Envoy whatever is
+ * configured; close_tcp (close_connections_on_host_health_failure): TCP streams are cut. */
+void weft_pools_host_failed(struct weft_pools *p, struct weft_host *h, bool close_tcp);
+/* The cluster was replaced or removed: as host_gone for all. Leases stay good. */
 void weft_pools_drain(struct weft_pools *p);
 
 /* ---- cluster.c */

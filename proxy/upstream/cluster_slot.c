@@ -219,8 +219,7 @@ static void on_health(void *owner, struct weft_host *h)
 	struct slot *s = owner;
 	struct cluster_update u = {.cluster = s->cluster, .failed = h};
 
-	if (h && s->active && s->cluster->close_on_health_failure &&
-	    (atomic_load(&h->flags) & WEFT_HOST_FAILED_ACTIVE_HC))
+	if (h && s->active && (atomic_load(&h->flags) & WEFT_HOST_FAILED_ACTIVE_HC))
 		tell(s, &u);
 	slot_changed(s, NULL, true);
 }
@@ -243,8 +242,7 @@ static void on_outlier(void *owner, struct weft_host *h)
 	struct slot *s = owner;
 	struct cluster_update u = {.cluster = s->cluster, .failed = h};
 
-	if (h && s->active && s->cluster->close_on_health_failure &&
-	    (atomic_load(&h->flags) & WEFT_HOST_FAILED_OUTLIER))
+	if (h && s->active && (atomic_load(&h->flags) & WEFT_HOST_FAILED_OUTLIER))
 		tell(s, &u);
 	slot_changed(s, NULL, true);
 }
@@ -256,6 +254,7 @@ static void start_checks(struct slot *s)
 
 	if (s->cluster->outlier && !s->outlier) {
 		s->outlier = weft_outlier_start(m->conf.base, s->cluster, on_outlier, s);
+		weft_outlier_tell(s->outlier, m->conf.outlier_event, m->conf.owner);
 		weft_outlier_hosts(s->outlier, s->hosts);
 	}
 	if (s->cluster->n_health && !s->health) {

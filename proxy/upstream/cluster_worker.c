@@ -135,9 +135,9 @@ static void change(struct wc *wc, const struct cluster_update *u)
 	if (p && u->drain)
 		weft_pools_drain(p);
 	for (size_t i = 0; p && i < u->n_gone; i++)
-		weft_pools_host_gone(p, u->gone[i], true);
+		weft_pools_host_gone(p, u->gone[i]);
 	if (p && u->failed)
-		weft_pools_host_gone(p, u->failed, false);
+		weft_pools_host_failed(p, u->failed, wc->pub.cluster->close_on_health_failure);
 	weft_wcluster_unref(&wc->pub);
 }
 
@@ -219,7 +219,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 			continue;
 		}
 		if (wc->pub.pools)
-			weft_pools_host_gone(wc->pub.pools, o->entry.host, true);
+			weft_pools_host_gone(wc->pub.pools, o->entry.host);
 		od_drop(wc, o);
 	}
 	weft_wcluster_unref(&wc->pub);

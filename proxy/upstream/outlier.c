@@ -1,4 +1,4 @@
-#include "proxy/upstream/outlier.h"
+#include "proxy/upstream/outlier_priv.h"
 
 #include "proxy/core/arena.h"
 #include "proxy/core/worker.h"
@@ -22,19 +22,24 @@ enum kind {
 };
 static const struct {
 	enum weft_cluster_stat enforced, detected;
-} counters[KINDS] = {
-#define KIND(name)                                                                                 \
+	const char *event;
+	enum outlier_by by;
+} kinds[KINDS] = {
+#define KIND(name, event, by)                                                                      \
 	{                                                                                          \
 		WEFT_CLUSTER_outlier_ejections_enforced_##name,                                    \
-			WEFT_CLUSTER_outlier_ejections_detected_##name                             \
+			WEFT_CLUSTER_outlier_ejections_detected_##name, event, OUTLIER_BY_##by     \
 	}
-	[KIND_5XX] = KIND(consecutive_5xx),
-	[KIND_GATEWAY] = KIND(consecutive_gateway_failure),
-	[KIND_LOCAL] = KIND(consecutive_local_origin_failure),
-	[KIND_SUCCESS_RATE] = KIND(success_rate),
-	[KIND_LOCAL_SUCCESS_RATE] = KIND(local_origin_success_rate),
-	[KIND_FAILURE_PCT] = KIND(failure_percentage),
-	[KIND_LOCAL_FAILURE_PCT] = KIND(local_origin_failure_percentage),
+	[KIND_5XX] = KIND(consecutive_5xx, "CONSECUTIVE_5XX", RUN),
+	[KIND_GATEWAY] = KIND(consecutive_gateway_failure, "CONSECUTIVE_GATEWAY_FAILURE", RUN),
+	[KIND_LOCAL] =
+		KIND(consecutive_local_origin_failure, "CONSECUTIVE_LOCAL_ORIGIN_FAILURE", RUN),
+	[KIND_SUCCESS_RATE] = KIND(success_rate, "SUCCESS_RATE", RATE),
+	[KIND_LOCAL_SUCCESS_RATE] =
+		KIND(local_origin_success_rate, "SUCCESS_RATE_LOCAL_ORIGIN", RATE),
+	[KIND_FAILURE_PCT] = KIND(failure_percentage, "FAILURE_PERCENTAGE", FAILURES),
+	[KIND_LOCAL_FAILURE_PCT] =
+		KIND(local_origin_failure_percentage, "FAILURE_PERCENTAGE_LOCAL_ORIGIN", FAILURES),
 #undef KIND
 };
 
@@ -56,8 +61,9 @@ struct weft_host_outlier {
 	_Atomic uint32_t seen; /* bits: runs that the main thread shall look at */
 	struct rate origin, local;
 	/* main thread */
-	uint64_t ejected_ns, jitter_ns;
-	uint32_t times;
+	uint64_t ejected_ns, back_ns, jitter_ns; /* 0: never */
+	uint32_t times;				 /* how long it stays away; forgotten in time */
+	uint32_t ejections;			 /* of its life */
 	double success[2]; /* last interval's, of_local: [1]; 0: none, else 1 more than it is */
 };
 
@@ -214,6 +220,8 @@ struct weft_outlier {
 	struct event *timer;
 	void (*changed)(void *owner, struct weft_host *h);
 	void *owner;
+	void (*event)(void *owner, const char *line, size_t n); /* NULL */
+	void *event_owner;
 	size_t active;
 };
 
@@ -240,7 +248,42 @@ static uint32_t times_max(const struct weft_outlier_conf *k)
 	return k->base_ms ? k->max_ms / k->base_ms + 1 : 1;
 }
 
-static void eject(struct weft_outlier *o, struct weft_host *h, enum kind kind)
+/* What is known of a host's interval when it is ejected for it. */
+struct verdict {
+	double rate, mean, threshold;
+};
+
+static void tell(const struct weft_outlier *o, const struct weft_host *h,
+		 const struct outlier_event *e)
+{
+	char line[OUTLIER_LINE];
+	struct outlier_event all = *e;
+
+	if (!o->event)
+		return;
+	all.cluster = o->cl->name;
+	all.host = h->text;
+	all.times = h->outlier->ejections;
+	o->event(o->event_owner, line, outlier_event_line(&all, line));
+}
+
+static void tell_eject(const struct weft_outlier *o, const struct weft_host *h, enum kind kind,
+		       const struct verdict *v, bool enforced)
+{
+	const struct outlier_event e = {.type = kinds[kind].event,
+					.by = kinds[kind].by,
+					.eject = true,
+					.enforced = enforced,
+					.last_ns = h->outlier->back_ns,
+					.rate = v->rate,
+					.mean = v->mean,
+					.threshold = v->threshold};
+
+	tell(o, h, &e);
+}
+
+static void eject(struct weft_outlier *o, struct weft_host *h, enum kind kind,
+		  const struct verdict *v)
 {
 	const struct weft_outlier_conf *k = o->conf;
 	double pct = o->hosts->n ? 100.0 * (double)(o->active + 1) / (double)o->hosts->n : 100;
@@ -250,17 +293,23 @@ static void eject(struct weft_outlier *o, struct weft_host *h, enum kind kind)
 		count(o, WEFT_CLUSTER_outlier_ejections_overflow);
 		return;
 	}
-	if (weft_rand64() % 100 >= k->enforce[kind])
+	if (kind == KIND_5XX || kind == KIND_SUCCESS_RATE)
+		count(o, WEFT_CLUSTER_outlier_ejections_total);
+	if (weft_rand64() % 100 >= k->enforce[kind]) {
+		tell_eject(o, h, kind, v, false);
 		return;
-	count(o, counters[kind].enforced);
+	}
+	count(o, kinds[kind].enforced);
 	count(o, WEFT_CLUSTER_outlier_ejections_enforced_total);
 	h->outlier->ejected_ns = weft_now_ns();
 	h->outlier->jitter_ns =
 		k->jitter_ms ? weft_rand64() % ((uint64_t)k->jitter_ms * 1000000 + 1) : 0;
 	if (h->outlier->times < times_max(k))
 		h->outlier->times++;
+	h->outlier->ejections++;
 	atomic_fetch_or(&h->flags, WEFT_HOST_FAILED_OUTLIER);
 	set_active(o, o->active + 1);
+	tell_eject(o, h, kind, v, true);
 	o->changed(o->owner, h);
 }
 
@@ -271,6 +320,10 @@ static void uneject(struct weft_outlier *o, struct weft_host *h)
 	atomic_store_explicit(&h->made_ns, weft_now_ns(), memory_order_relaxed);
 	atomic_fetch_and(&h->flags, ~(uint32_t)WEFT_HOST_FAILED_OUTLIER);
 	set_active(o, o->active - 1);
+	h->outlier->back_ns = weft_now_ns();
+	tell(o, h,
+	     &(struct outlier_event){.type = kinds[KIND_5XX].event,
+				     .last_ns = h->outlier->ejected_ns});
 	o->changed(o->owner, h);
 }
 
@@ -285,8 +338,10 @@ void weft_outlier_look(struct weft_outlier *o, struct weft_host *h)
 		if (!(seen >> k & 1))
 			continue;
 		if (here && !ejected(h)) {
-			count(o, counters[k].detected);
-			eject(o, h, (enum kind)k);
+			count(o, kinds[k].detected);
+			if (k == KIND_5XX)
+				count(o, WEFT_CLUSTER_outlier_ejections_consecutive_5xx);
+			eject(o, h, (enum kind)k, &(struct verdict){0});
 		}
 		/* a run that goes on counts again, whether it was enforced or not */
 		atomic_store(&h->outlier->run[k], 0);
@@ -304,15 +359,21 @@ static void check_time(struct weft_outlier *o, struct weft_host *h, uint64_t now
 	const struct weft_outlier_conf *k = o->conf;
 	uint64_t ms = (uint64_t)k->base_ms * h->outlier->times;
 
-	if (!ejected(h)) {
-		if (h->outlier->times)
-			h->outlier->times--;
+	if (!ejected(h))
 		return;
-	}
 	if (ms > k->max_ms)
 		ms = k->max_ms;
 	if (now - h->outlier->ejected_ns >= ms * 1000000 + h->outlier->jitter_ns)
 		uneject(o, h);
+}
+
+/* An interval without an ejection: the next one is shorter. Those of rates are decided before.
+ * Timers are not exact: a tenth of an interval is no matter. */
+static void forget(const struct weft_outlier *o, struct weft_host *h, uint64_t now)
+{
+	if (!ejected(h) && h->outlier->times &&
+	    now - h->outlier->back_ns >= (uint64_t)o->conf->interval_ms * 900000)
+		h->outlier->times--;
 }
 
 /* ---- rates of an interval */
@@ -342,8 +403,11 @@ static void by_rate(struct weft_outlier *o, const struct sample *v, size_t n, en
 	for (size_t i = 0; i < n; i++)
 		if (v[i].all >= o->conf->rate_volume && v[i].rate < threshold &&
 		    !ejected(v[i].host)) {
-			count(o, counters[kind].detected);
-			eject(o, v[i].host, kind);
+			const struct verdict why = {v[i].rate, mean, threshold};
+
+			count(o, kinds[kind].detected);
+			count(o, WEFT_CLUSTER_outlier_ejections_success_rate);
+			eject(o, v[i].host, kind, &why);
 		}
 }
 
@@ -358,14 +422,18 @@ static void by_failures(struct weft_outlier *o, const struct sample *v, size_t n
 	for (size_t i = 0; i < n; i++)
 		if (v[i].all >= o->conf->failure_volume &&
 		    100 - v[i].rate >= o->conf->failure_pct && !ejected(v[i].host)) {
-			count(o, counters[kind].detected);
-			eject(o, v[i].host, kind);
+			const struct verdict why = {.rate = v[i].rate};
+
+			count(o, kinds[kind].detected);
+			eject(o, v[i].host, kind, &why);
 		}
 }
 
 /* Takes the interval's numbers; hosts that are ejected have no say. */
 static size_t samples(const struct weft_outlier *o, bool of_local, struct sample *v)
 {
+	uint32_t least = o->conf->rate_volume < o->conf->failure_volume ? o->conf->rate_volume
+									: o->conf->failure_volume;
 	size_t n = 0;
 
 	for (size_t i = 0; i < o->hosts->n; i++) {
@@ -374,7 +442,7 @@ static size_t samples(const struct weft_outlier *o, bool of_local, struct sample
 		uint32_t good = atomic_exchange(&r->good, 0), all = atomic_exchange(&r->all, 0);
 
 		h->outlier->success[of_local] =
-			all && all >= o->conf->rate_volume ? 1 + 100.0 * good / all : 0;
+			all && all >= least && !ejected(h) ? 1 + 100.0 * good / all : 0;
 		if (all && !ejected(h))
 			v[n++] = (struct sample){h, 100.0 * good / all, all};
 	}
@@ -406,6 +474,8 @@ static void on_interval(evutil_socket_t fd, short what, void *arg)
 		by_rate(o, v, n, KIND_LOCAL_SUCCESS_RATE);
 		by_failures(o, v, n, KIND_LOCAL_FAILURE_PCT);
 	}
+	for (size_t i = 0; i < hosts->n; i++)
+		forget(o, hosts->v[i].host, now);
 	weft_hosts_unref(hosts);
 	free(v);
 }
@@ -426,6 +496,13 @@ struct weft_outlier *weft_outlier_start(struct event_base *base, struct weft_clu
 	if (!o->timer || event_add(o->timer, &tv))
 		abort();
 	return o;
+}
+
+void weft_outlier_tell(struct weft_outlier *o,
+		       void (*event)(void *owner, const char *line, size_t n), void *owner)
+{
+	o->event = event;
+	o->event_owner = owner;
 }
 
 void weft_outlier_hosts(struct weft_outlier *o, struct weft_hosts *hosts)

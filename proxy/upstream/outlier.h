@@ -13,6 +13,9 @@ void weft_outlier_host_init(struct weft_host *h);
 struct weft_outlier *weft_outlier_start(struct event_base *base, struct weft_cluster *cl,
 					void (*changed)(void *owner, struct weft_host *h),
 					void *owner);
+/* From now on a line of JSON for each ejection and each end of one. */
+void weft_outlier_tell(struct weft_outlier *o,
+		       void (*event)(void *owner, const char *line, size_t n), void *owner);
 void weft_outlier_hosts(struct weft_outlier *o, struct weft_hosts *hosts);
 /* A worker saw a run of failures: decides. */
 void weft_outlier_look(struct weft_outlier *o, struct weft_host *h);

@@ -488,6 +488,16 @@ void weft_pool_downstream_gone(struct weft_wcluster *wc, uint64_t id)
 	}
 }
 
+static void drain_list(struct conn_list *l)
+{
+	struct pool_conn *c, *next;
+
+	for (c = TAILQ_FIRST(l); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		weft_conn_drain(c);
+	}
+}
+
 static void close_list(struct conn_list *l)
 {
 	struct pool_conn *c;
@@ -496,7 +506,20 @@ static void close_list(struct conn_list *l)
 		weft_conn_close(c, true);
 }
 
-void weft_pools_host_gone(struct weft_pools *a, struct weft_host *h, bool drain)
+void weft_pools_host_gone(struct weft_pools *a, struct weft_host *h)
+{
+	struct pool *p, *next;
+
+	weft_wcluster_ref(a->wc);
+	HASH_ITER (hh, a->by_key, p, next)
+		if (p->host == h)
+			pool_drain(p);
+	weft_hbone_drain(a, h);
+	weft_wcluster_unref(a->wc);
+}
+
+/* It may be well again soon: connections made from now on are kept. */
+void weft_pools_host_failed(struct weft_pools *a, struct weft_host *h, bool close_tcp)
 {
 	struct pool *p, *next;
 
@@ -504,15 +527,11 @@ void weft_pools_host_gone(struct weft_pools *a, struct weft_host *h, bool drain)
 	HASH_ITER (hh, a->by_key, p, next) {
 		if (p->host != h)
 			continue;
-		if (drain) {
-			pool_drain(p);
-			continue;
-		}
-		close_list(&p->ready);
-		close_list(&p->busy);
+		drain_list(&p->ready);
+		drain_list(&p->busy);
 		weft_pool_look(p);
 	}
-	if (!drain)
+	if (close_tcp)
 		weft_tcp_host_gone(a, h);
 	weft_hbone_drain(a, h);
 	weft_wcluster_unref(a->wc);

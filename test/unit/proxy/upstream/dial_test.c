@@ -84,7 +84,11 @@ static void test_tcp_failures(void **state)
 	f->server.raw = true;
 	weft_upstream_dial(&f->wc, &f->server.host, &f->how, &tcp_ops, &t, &t.io);
 	UNTIL(f, t.got == 5);
-	weft_pools_host_gone(f->wc.pools, &f->server.host, false);
+	weft_pools_host_failed(f->wc.pools, &f->server.host, false);
+	for (int i = 0; i < 20; i++)
+		turn(f);
+	assert_false(t.closed); /* close_connections_on_host_health_failure is off */
+	weft_pools_host_failed(f->wc.pools, &f->server.host, true);
 	assert_false(t.closed); /* from the loop */
 	UNTIL(f, t.closed);
 	weft_upstream_io_free(t.io);
@@ -120,7 +124,7 @@ static void test_handed_over(void **state)
 	weft_upstream_dial(&f->wc, &f->server.host, &f->how, &tcp_ops, &t, &t.io);
 	UNTIL(f, t.got == 5);
 	weft_io_set_ops(t.io, &other, &told);
-	weft_pools_host_gone(f->wc.pools, &f->server.host, false);
+	weft_pools_host_failed(f->wc.pools, &f->server.host, true);
 	UNTIL(f, told);
 	assert_false(t.closed);
 	weft_upstream_io_free(t.io);

@@ -423,7 +423,7 @@ static void test_host_gone(void **state)
 	f.server.raw = true;
 	tcp_dial(&a);
 	UNTIL(&f, a.ready);
-	weft_pools_host_gone(f.wc.pools, &f.server.host, true);
+	weft_pools_host_gone(f.wc.pools, &f.server.host);
 	assert_false(a.closed);
 	weft_upstream_io_free(a.io);
 	UNTIL(&f, !server_peers(&n.outer)); /* whoever has that address next is dialled anew */

@@ -2,12 +2,17 @@
 #include "build.h"
 
 #include "proxy/upstream/breaker.h"
+#include "proxy/upstream/outlier.h"
 
 #include <errno.h>
 
-static struct bed *bed_with(const char *outlier, int hosts)
+static void no_change(void *owner, struct weft_host *h)
 {
-	struct bed *b = bed_new(NULL);
+}
+
+static struct bed *bed_from(const struct weft_clusters_conf *like, const char *outlier, int hosts)
+{
+	struct bed *b = bed_new(like);
 	char yaml[4096];
 	size_t at;
 
@@ -24,6 +29,11 @@ static struct bed *bed_with(const char *outlier, int hosts)
 				       i);
 	assert_int_equal(bed_set(b, true, yaml), 1);
 	return b;
+}
+
+static struct bed *bed_with(const char *outlier, int hosts)
+{
+	return bed_from(NULL, outlier, hosts);
 }
 
 static struct weft_host *host(struct bed *b, size_t i)
@@ -239,6 +249,254 @@ static void a_removed_host_is_forgotten(void **state)
 	bed_free(b);
 }
 
+/* Intervals enough to decide. */
+static void intervals(struct bed *b)
+{
+	for (int i = 0; i < 6; i++) {
+		event_base_loop(b->main->base, EVLOOP_ONCE);
+		bed_run(b);
+	}
+}
+
+/* What is detected, and by enforcing_* of 0 never enforced. */
+static void what_is_not_enforced_is_detected(void **state)
+{
+	struct bed *b = bed_with("max_ejection_percent: 100, enforcing_consecutive_5xx: 0", 3);
+
+	codes(b, 0, 500, 5);
+	assert_false(ejected(b, 0));
+	assert_int_equal(STAT_OF(b, detected_consecutive_5xx), 1);
+	assert_int_equal(STAT_OF(b, enforced_total), 0);
+	bed_free(b);
+	b = bed_with("max_ejection_percent: 100, split_external_local_origin_errors: true, "
+		     "consecutive_local_origin_failure: 2, "
+		     "enforcing_consecutive_local_origin_failure: 0",
+		     3);
+	outcomes(b, 0, WEFT_OUT_LOCAL_CONNECT_FAILED, 2);
+	assert_false(ejected(b, 0));
+	assert_int_equal(STAT_OF(b, detected_consecutive_local_origin_failure), 1);
+	bed_free(b);
+}
+
+#define QUICK                                                                                      \
+	"max_ejection_percent: 100, interval: 0.01s, consecutive_5xx: 1000, "                      \
+	"consecutive_gateway_failure: 1000, consecutive_local_origin_failure: 1000, "
+
+/* Six hosts, one without a success, by rate: what keeps it from being seen. */
+static void success_rates_want_hosts_requests_and_deviation(void **state)
+{
+	static const struct {
+		const char *more;
+		bool seen;
+	} cases[] = {
+		{"", true},
+		{"success_rate_minimum_hosts: 6", true},
+		{"success_rate_minimum_hosts: 7", false},
+		{"success_rate_request_volume: 200", false},
+		{"success_rate_stdev_factor: 2300", false},
+	};
+
+	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+		char conf[512];
+		struct bed *b;
+
+		snprintf(conf, sizeof(conf), "%s%s", QUICK, cases[c].more);
+		b = bed_with(conf, 6);
+		for (size_t i = 0; i < 6; i++)
+			codes(b, i, i == 2 ? 500 : 200, 100);
+		if (cases[c].seen) {
+			WAIT_FOR(b, ejected(b, 2));
+		} else {
+			intervals(b);
+			assert_int_equal(STAT_OF(b, detected_success_rate), 0);
+		}
+		bed_free(b);
+	}
+}
+
+static void failure_percentages_want_hosts_and_requests(void **state)
+{
+	static const struct {
+		const char *more;
+		bool seen;
+	} cases[] = {
+		{"", true},
+		{"failure_percentage_minimum_hosts: 7", false},
+		{"failure_percentage_request_volume: 200", false},
+	};
+
+	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+		char conf[512];
+		struct bed *b;
+
+		snprintf(conf, sizeof(conf),
+			 QUICK "enforcing_success_rate: 0, enforcing_failure_percentage: 100, %s",
+			 cases[c].more);
+		b = bed_with(conf, 6);
+		for (size_t i = 0; i < 6; i++)
+			codes(b, i, i == 2 ? 500 : 200, 100);
+		if (cases[c].seen) {
+			WAIT_FOR(b, ejected(b, 2));
+		} else {
+			intervals(b);
+			assert_int_equal(STAT_OF(b, detected_failure_percentage), 0);
+		}
+		bed_free(b);
+	}
+}
+
+/* Failures of our own side, by rate and by percentage: each has its own switch. */
+static void local_rates_have_their_own_switches(void **state)
+{
+	static const struct {
+		const char *more;
+		bool rate, pct;
+	} cases[] = {
+		{"enforcing_local_origin_success_rate: 100", true, false},
+		{"enforcing_local_origin_success_rate: 0, "
+		 "enforcing_failure_percentage_local_origin: 100",
+		 false, true},
+		{"enforcing_local_origin_success_rate: 0", false, false},
+	};
+
+	for (size_t c = 0; c < 3; c++) {
+		char conf[512];
+		struct bed *b;
+
+		snprintf(conf, sizeof(conf), QUICK "split_external_local_origin_errors: true, %s",
+			 cases[c].more);
+		b = bed_with(conf, 6);
+		for (size_t i = 0; i < 6; i++)
+			outcomes(b, i, i == 2 ? WEFT_OUT_LOCAL_CONNECT_FAILED : WEFT_OUT_CONNECTED,
+				 100);
+		if (cases[c].rate || cases[c].pct) {
+			WAIT_FOR(b, ejected(b, 2));
+		} else {
+			intervals(b);
+		}
+		assert_int_equal(ejected(b, 2), cases[c].rate || cases[c].pct);
+		assert_int_equal(STAT_OF(b, detected_local_origin_success_rate), 1);
+		assert_int_equal(STAT_OF(b, enforced_local_origin_success_rate), cases[c].rate);
+		assert_int_equal(STAT_OF(b, enforced_local_origin_failure_percentage),
+				 cases[c].pct);
+		bed_free(b);
+	}
+}
+
+/* Of an hour almost nothing is less than the time the test has. */
+static void jitter_makes_it_longer(void **state)
+{
+	struct bed *b =
+		bed_with("max_ejection_percent: 100, interval: 0.01s, base_ejection_time: 0.01s, "
+			 "max_ejection_time_jitter: 36000s",
+			 3);
+
+	codes(b, 0, 500, 5);
+	intervals(b);
+	assert_true(ejected(b, 0));
+	bed_free(b);
+}
+
+/* By rates as well the second time is longer than the first: nothing is forgotten in the interval
+ * that ejects again. */
+static void time_grows_with_ejections(void **state)
+{
+	struct bed *b = bed_with("max_ejection_percent: 100, consecutive_5xx: 1000, "
+				 "consecutive_gateway_failure: 1000, interval: 0.25s, "
+				 "base_ejection_time: 0.25s, max_ejection_time: 3600s",
+				 10);
+	uint64_t t = 0;
+
+	for (int n = 0; n < 2; n++) {
+		while (!ejected(b, 3)) {
+			t = weft_now_ns();
+			for (size_t i = 0; i < 10; i++)
+				codes(b, i, i == 3 ? 500 : 200, 100);
+			event_base_loop(b->main->base, EVLOOP_ONCE);
+			bed_run(b);
+		}
+		WAIT_FOR(b, !ejected(b, 3));
+	}
+	assert_true(weft_now_ns() - t >= 500000000);
+	bed_free(b);
+}
+
+/* A check that passes brings an ejected host back, unless that is switched off. */
+static void checks_bring_it_back(void **state)
+{
+	for (int on = 0; on < 2; on++) {
+		char conf[256];
+		struct weft_outlier *o;
+		struct bed *b;
+
+		snprintf(conf, sizeof(conf),
+			 "max_ejection_percent: 100, "
+			 "successful_active_health_check_uneject_host: %s",
+			 on ? "true" : "false");
+		b = bed_with(conf, 3);
+		o = weft_outlier_start(b->main->base, weft_clusters_find(b->m, "c"), no_change, b);
+		weft_outlier_hosts(o, (struct weft_hosts *)weft_balancer_hosts(
+					      weft_wcluster_find(b->w, "c")->balancer));
+		codes(b, 0, 500, 5);
+		assert_true(ejected(b, 0));
+		weft_outlier_checked(o, host(b, 0));
+		assert_int_equal(ejected(b, 0), !on);
+		weft_outlier_stop(o);
+		bed_free(b);
+	}
+}
+
+/* ---- the log of ejections */
+static char told[8][1024];
+static size_t n_told;
+
+static void on_told(void *owner, const char *line, size_t n)
+{
+	assert_true(n < sizeof(told[0]) && n_told < 8);
+	assert_int_equal(line[n - 1], '\n');
+	memcpy(told[n_told], line, n);
+	told[n_told++][n - 1] = 0;
+}
+
+#define TOLD(i, part) assert_non_null(strstr(told[i], part))
+
+static void ejections_are_told(void **state)
+{
+	const struct weft_clusters_conf like = {.outlier_event = on_told};
+	struct bed *b;
+
+	n_told = 0;
+	b = bed_from(&like,
+		     "max_ejection_percent: 100, interval: 0.01s, base_ejection_time: 0.02s, "
+		     "consecutive_gateway_failure: 3",
+		     3);
+	codes(b, 0, 503, 3);
+	codes(b, 0, 503, 2);
+	WAIT_FOR(b, !ejected(b, 0));
+	codes(b, 0, 500, 5);
+	assert_int_equal(n_told, 4);
+	TOLD(0, "{\"type\":\"CONSECUTIVE_GATEWAY_FAILURE\",\"timestamp\":\"20");
+	TOLD(0, "Z\",\"cluster_name\":\"c\",\"upstream_url\":\"10.0.0.0:80\",\"action\":\"EJECT\","
+		"\"num_ejections\":0,\"enforced\":false,\"eject_consecutive_event\":{}}");
+	TOLD(1, "{\"type\":\"CONSECUTIVE_5XX\",");
+	TOLD(1, "\"num_ejections\":1,\"enforced\":true,");
+	TOLD(2, "\"secs_since_last_action\":\"0\",\"cluster_name\":\"c\",\"upstream_url\":"
+		"\"10.0.0.0:80\",\"action\":\"UNEJECT\",\"num_ejections\":1,\"enforced\":false}");
+	TOLD(3, "\"secs_since_last_action\":\"0\",");
+	TOLD(3, "\"num_ejections\":2,\"enforced\":true,");
+	bed_free(b);
+	n_told = 0;
+	b = bed_from(&like, QUICK "enforcing_failure_percentage: 0", 10);
+	for (size_t i = 0; i < 10; i++)
+		codes(b, i, i == 3 ? 500 : 200, 100);
+	WAIT_FOR(b, n_told > 0);
+	TOLD(0, "\"SUCCESS_RATE\"");
+	TOLD(0, ",\"eject_success_rate_event\":{\"host_success_rate\":0,"
+		"\"cluster_average_success_rate\":90,"
+		"\"cluster_success_rate_ejection_threshold\":33}}");
+	bed_free(b);
+}
+
 static void settings_are_checked(void **state)
 {
 	struct bed *b = bed_new(NULL);
@@ -292,6 +550,14 @@ int main(void)
 		cmocka_unit_test(low_success_rates_eject),
 		cmocka_unit_test(failure_percentages_eject),
 		cmocka_unit_test(a_removed_host_is_forgotten),
+		cmocka_unit_test(what_is_not_enforced_is_detected),
+		cmocka_unit_test(success_rates_want_hosts_requests_and_deviation),
+		cmocka_unit_test(failure_percentages_want_hosts_and_requests),
+		cmocka_unit_test(local_rates_have_their_own_switches),
+		cmocka_unit_test(jitter_makes_it_longer),
+		cmocka_unit_test(time_grows_with_ejections),
+		cmocka_unit_test(checks_bring_it_back),
+		cmocka_unit_test(ejections_are_told),
 		cmocka_unit_test(settings_are_checked),
 		cmocka_unit_test(retries_have_a_gate),
 	};

@@ -289,21 +289,28 @@ static void test_host_gone(void **state)
 	f->server.hold = true;
 	rq_start(&r, f);
 	UNTIL(f, f->server.requests == 1);
-	weft_pools_host_gone(f->wc.pools, &f->server.host, true);
+	weft_pools_host_gone(f->wc.pools, &f->server.host);
 	assert_int_equal(weft_pools_open(f->wc.pools), 1);
 	answer(TAILQ_FIRST(&f->server.open));
 	UNTIL(f, r.over);
 	assert_int_equal(r.status, 200);
 	UNTIL(f, !weft_pools_open(f->wc.pools));
 	rq_free(&r);
-	/* its health failed: at once */
+	/* its health failed: likewise, and connections made after it are kept */
 	rq_start(&r, f);
 	UNTIL(f, f->server.requests == 2);
-	weft_pools_host_gone(f->wc.pools, &f->server.host, false);
+	weft_pools_host_failed(f->wc.pools, &f->server.host, true);
+	assert_int_equal(weft_pools_open(f->wc.pools), 1);
+	answer(TAILQ_FIRST(&f->server.open));
 	UNTIL(f, r.over);
-	assert_true(r.cut);
-	assert_int_equal(weft_pools_open(f->wc.pools), 0);
+	assert_int_equal(r.status, 200);
+	UNTIL(f, !weft_pools_open(f->wc.pools));
 	rq_free(&r);
+	f->server.hold = false;
+	rq_whole(f, true);
+	rq_whole(f, false);
+	weft_pools_host_failed(f->wc.pools, &f->server.host, false);
+	assert_int_equal(weft_pools_open(f->wc.pools), 0);
 }
 
 static void test_drain(void **state)

@@ -44,7 +44,7 @@ static void test_alpn(void **state)
 	with_tls("");
 	rq_whole(&f, true);
 	STAT_IS(&f, upstream_cx_http2_total, 1);
-	weft_pools_host_gone(f.wc.pools, &f.server.host, false);
+	weft_pools_host_failed(f.wc.pools, &f.server.host, true);
 	weft_tls_server_unref(t.server);
 	tls_serve(&t, &f, "[http/1.1]");
 	rq_whole(&f, true);
@@ -137,7 +137,7 @@ static void test_secrets(void **state)
 		&envoy__extensions__transport_sockets__tls__v3__secret__descriptor, NULL);
 	assert_int_equal(weft_transport_secret(f.cl.transport, &c, "own", secret), -EINVAL);
 	assert_true(errs.n > 0);
-	weft_pools_host_gone(f.wc.pools, &f.server.host, false);
+	weft_pools_host_failed(f.wc.pools, &f.server.host, true);
 	rq_whole(&f, true);
 }
 
@@ -259,7 +259,7 @@ static void test_bind(void **state)
 	answer(TAILQ_FIRST(&f.server.open));
 	UNTIL(&f, r.over);
 	rq_free(&r);
-	weft_pools_host_gone(f.wc.pools, &f.server.host, false);
+	weft_pools_host_failed(f.wc.pools, &f.server.host, true);
 	f.server.hold = false;
 	weft_ip_parse("192.0.2.77", &f.priv.bind.source[0].ip); /* not ours */
 	rq_start(&r, &f);
