@@ -100,7 +100,7 @@ static void call_answer(struct env *e, int status, const char *heads, const void
 }
 
 /* A string of dynamic metadata of the request that the terminal filter holds; NULL: none. */
-static const char *meta_string(const char *ns, const char *key)
+static inline const char *meta_string(const char *ns, const char *key)
 {
 	const Google__Protobuf__Struct *s;
 
@@ -113,7 +113,7 @@ static const char *meta_string(const char *ns, const char *key)
 }
 
 /* The held request is answered. */
-static void term_answer(struct env *e)
+static inline void term_answer(struct env *e)
 {
 	assert_non_null(term.s);
 	answer(term.s, 200, "ok", true);
