@@ -137,6 +137,68 @@ static void not_this_one(void **state)
 	env_free(e);
 }
 
+#define OF_ME(more)                                                                                \
+	"GET / HTTP/1.1\r\nhost: a\r\nx-envoy-downstream-service-cluster: q\r\n" more "\r\n"
+static void no_names_of_clients(void **state)
+{
+	struct env *e = filter_open(
+		FAULT("abort: {http_status: 503, " ALL "}, disable_downstream_cluster_stats: true"),
+		NULL);
+
+	say(e, OF_ME(""));
+	assert_true(has(e, "503 "));
+	assert_int_equal(faults("q.aborts_injected"), -1);
+	env_free(e);
+	e = filter_open(FAULT("abort: {http_status: 503, " ALL "}"), NULL);
+	say(e, OF_ME(""));
+	assert_int_equal(faults("q.aborts_injected"), 1);
+	env_free(e);
+}
+
+static void delays_by_header(void **state)
+{
+	struct env *e = filter_open(FAULT("delay: {header_delay: {}, " ALL "}"), NULL);
+	uint64_t t0 = weft_now_ns();
+
+	say(e, OF_ME("x-envoy-fault-delay-request: 30\r\n"));
+	assert_int_equal(e->n, 0);
+	for (int i = 0; i < 400 && !e->n; i++)
+		turn(e, 5);
+	assert_true(weft_now_ns() - t0 >= 30000000);
+	assert_int_equal(faults("q.delays_injected"), 1);
+	/* none asked for, not a number, the chance lowered to nothing */
+	for (int i = 0; i < 3; i++) {
+		e->n = 0;
+		say(e, i == 0	? OF_ME("")
+		       : i == 1 ? OF_ME("x-envoy-fault-delay-request: 30s\r\n")
+				: OF_ME("x-envoy-fault-delay-request: 30\r\n"
+					"x-envoy-fault-delay-request-percentage: 0\r\n"));
+		assert_true(has(e, "200 OK"));
+	}
+	assert_int_equal(faults("q.delays_injected"), 1);
+	env_free(e);
+}
+
+static void slows_by_header(void **state)
+{
+	struct env *e =
+		filter_open(FAULT("response_rate_limit: {header_limit: {}, " ALL "}"), NULL);
+	int64_t was = faults("response_rl_injected");
+
+	memset(big, 'x', sizeof(big) - 1);
+	term.body = big;
+	say(e, OF_ME(""));
+	assert_true(e->n > 20000);
+	e->n = 0;
+	say(e, OF_ME("x-envoy-fault-throughput-response: 100\r\n"));
+	assert_true(e->n < 8000);
+	assert_int_equal(faults("response_rl_injected"), (was > 0 ? was : 0) + 1);
+	for (int i = 0; i < 400 && e->n < 20000; i++)
+		turn(e, 5);
+	assert_true(e->n > 20000);
+	env_free(e);
+}
+
 static void bad(void **state)
 {
 	refused(FAULT("abort: {" ALL "}"), NULL, "must have one of http_status");
@@ -147,9 +209,15 @@ static void bad(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(aborts), cmocka_unit_test(by_header),
-		cmocka_unit_test(delays), cmocka_unit_test(not_too_many),
-		cmocka_unit_test(slows),  cmocka_unit_test(not_this_one),
+		cmocka_unit_test(aborts),
+		cmocka_unit_test(by_header),
+		cmocka_unit_test(delays),
+		cmocka_unit_test(not_too_many),
+		cmocka_unit_test(slows),
+		cmocka_unit_test(not_this_one),
+		cmocka_unit_test(no_names_of_clients),
+		cmocka_unit_test(delays_by_header),
+		cmocka_unit_test(slows_by_header),
 		cmocka_unit_test(bad),
 	};
 

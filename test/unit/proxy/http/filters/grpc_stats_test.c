@@ -105,6 +105,33 @@ static void statuses(void **state)
 	shut(e);
 }
 
+/* How long calls took is counted only when wanted. */
+static void times(void **state)
+{
+	static const char *const conf[] = {
+		STATS("stats_for_all_methods: true"),
+		STATS("stats_for_all_methods: true, enable_upstream_stats: true")};
+
+	for (int on = 0; on < 2; on++) {
+		struct env *e = open_with(conf[on], "u");
+		const struct weft_wcluster *wc = weft_wcluster_find(e->w, "up");
+
+		term.status = 0;
+		say(e, CALL("/s/M", "application/grpc"));
+		assert_int_equal(write(e->fd, TWO, 12), 12);
+		turn(e, 0);
+		weft_stream_info(term.s)->up_last_tx_ns = 1000000;
+		weft_stream_info(term.s)->up_last_rx_ns = 8000000;
+		answer(term.s, 200, NULL, true);
+		turn(e, 0);
+		assert_true(has(e, "200 OK"));
+		assert_int_equal(
+			weft_scope_value_named(wc->cluster->scope, "grpc.s.M.upstream_rq_time"),
+			on);
+		shut(e);
+	}
+}
+
 /* Cut anywhere, the same messages are counted. */
 static void frames(void **state)
 {
@@ -140,7 +167,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(by_method), cmocka_unit_test(together), cmocka_unit_test(statuses),
-		cmocka_unit_test(frames),    cmocka_unit_test(refuses),
+		cmocka_unit_test(times),     cmocka_unit_test(frames),	 cmocka_unit_test(refuses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
