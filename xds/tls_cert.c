@@ -295,6 +295,17 @@ static SSL_CTX *ctx_new(struct weft_tls_priv *p)
 
 /* ---- all of them */
 
+void weft_tls_watch_warn(struct weft_tls_build *b, const struct weft_path *at,
+			 const Envoy__Config__Core__V3__WatchedDirectory *m)
+{
+	const struct weft_path wp = {at, "watched_directory", -1};
+
+	if (m)
+		weft_cfg_warn(b->c, &wp,
+			      "has no effect here: only in secrets that come by SDS (from a file, "
+			      "too)");
+}
+
 static int from_secret(struct weft_tls_build *b, const struct weft_path *at,
 		       const TLS(SdsSecretConfig) * s)
 {
@@ -338,6 +349,7 @@ int weft_tls_certs(struct weft_tls_build *b, const struct weft_path *at,
 	for (size_t i = 0; i < m->n_tls_certificates; i++) {
 		const struct weft_path cp = {at, "tls_certificates", (int)i};
 
+		weft_tls_watch_warn(b, &cp, m->tls_certificates[i]->watched_directory);
 		r |= weft_tls_cert_one(b, &cp, m->tls_certificates[i]);
 	}
 	for (size_t i = 0; i < m->n_tls_certificate_sds_secret_configs; i++) {

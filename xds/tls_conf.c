@@ -276,7 +276,7 @@ static void resumption(struct weft_tls_priv *p, const TLS(DownstreamTlsContext) 
 	SSL_CTX_set_session_id_context(ctx, p->sid, sizeof(p->sid));
 	SSL_CTX_set_session_cache_mode(ctx, no_state ? SSL_SESS_CACHE_OFF : SSL_SESS_CACHE_SERVER);
 	SSL_CTX_sess_set_cache_size(ctx, SESSIONS_MAX);
-	if (ms >= 0)
+	if (ms >= 1000) /* 0 is the default in Envoy's TLS library */
 		SSL_CTX_set_timeout(ctx, (long)(ms / 1000));
 	if (no_tickets)
 		SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);

@@ -97,6 +97,9 @@ enum weft_tls_staple_do weft_tls_staple_do(const struct weft_tls_priv *p, unsign
 					   bool asked);
 /* Into the contexts; true: the choice of a certificate must look at them. */
 bool weft_tls_staple_apply(struct weft_tls_priv *p);
+/* A watched_directory where it does nothing, as in Envoy. */
+void weft_tls_watch_warn(struct weft_tls_build *b, const struct weft_path *at,
+			 const Envoy__Config__Core__V3__WatchedDirectory *m);
 /* tls_verify.c */
 int weft_tls_validation(struct weft_tls_build *b, const struct weft_path *at,
 			const TLS(CommonTlsContext) * m);

@@ -40,6 +40,13 @@ static bool pins_match(const struct weft_tls_priv *p, X509 *leaf)
 	return pinned(p->spkis, p->n_spkis, d);
 }
 
+/* TLS 1.3 knows no other use of a key; before it enforce_rsa_key_usage says. */
+static bool must_sign(const struct weft_tls_priv *p, const SSL *ssl, X509 *leaf)
+{
+	return SSL_version(ssl) >= TLS1_3_VERSION ||
+	       (p->rsa_usage && EVP_PKEY_get_base_id(X509_get0_pubkey(leaf)) == EVP_PKEY_RSA);
+}
+
 /* What the leaf must be beyond its chain; NULL: nothing is wrong. */
 static const char *leaf_fault(const struct weft_tls_priv *p, SSL *ssl, X509 *leaf, int *ret_err)
 {
@@ -55,9 +62,8 @@ static const char *leaf_fault(const struct weft_tls_priv *p, SSL *ssl, X509 *lea
 	*ret_err = X509_V_ERR_CERT_REJECTED;
 	if ((p->n_hashes > 0 || p->n_spkis > 0) && !pins_match(p, leaf))
 		return "verify cert failed: cert hash and spki";
-	if (p->rsa_usage && EVP_PKEY_get_base_id(X509_get0_pubkey(leaf)) == EVP_PKEY_RSA &&
-	    !(X509_get_key_usage(leaf) & KU_DIGITAL_SIGNATURE))
-		return "verify cert failed: the RSA key may not sign (key usage)";
+	if (must_sign(p, ssl, leaf) && !(X509_get_key_usage(leaf) & KU_DIGITAL_SIGNATURE))
+		return "verify cert failed: the key may not sign (key usage)";
 	return NULL;
 }
 
@@ -378,8 +384,11 @@ static int chain(struct weft_tls_build *b, const struct two *t)
 		p->untrusted |=
 			m->trust_chain_verification ==
 			ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__CERTIFICATE_VALIDATION_CONTEXT__TRUST_CHAIN_VERIFICATION__ACCEPT_UNTRUSTED;
-		if (m->max_verify_depth)
+		if (m->max_verify_depth) {
+			/* with the trust anchor, which OpenSSL does not count */
 			p->depth = (int)weft_cfg_u32(m->max_verify_depth, 0);
+			p->depth -= p->depth > 0;
+		}
 	}
 	if (crl)
 		X509_STORE_set_flags(p->store, X509_V_FLAG_CRL_CHECK |
@@ -411,6 +420,8 @@ static void gather(struct weft_tls_build *b, const struct weft_path *at,
 	case ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__COMMON_TLS_CONTEXT__VALIDATION_CONTEXT_TYPE_VALIDATION_CONTEXT:
 		t->at[0] = (struct weft_path){at, "validation_context", -1};
 		t->m[0] = m->validation_context;
+		if (b->secrets) /* not where a secret is only looked at */
+			weft_tls_watch_warn(b, &t->at[0], t->m[0]->watched_directory);
 		break;
 	case ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__COMMON_TLS_CONTEXT__VALIDATION_CONTEXT_TYPE_VALIDATION_CONTEXT_SDS_SECRET_CONFIG:
 		t->at[0] = (struct weft_path){at, "validation_context_sds_secret_config", -1};
@@ -422,6 +433,8 @@ static void gather(struct weft_tls_build *b, const struct weft_path *at,
 		t->at[0] = (struct weft_path){combined, "default_validation_context", -1};
 		t->at[1] = (struct weft_path){combined, "validation_context_sds_secret_config", -1};
 		t->m[0] = two->default_validation_context;
+		if (t->m[0])
+			weft_tls_watch_warn(b, &t->at[0], t->m[0]->watched_directory);
 		if (two->validation_context_sds_secret_config)
 			t->m[1] = from_secret(b, &t->at[1],
 					      two->validation_context_sds_secret_config);

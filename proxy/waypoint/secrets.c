@@ -2,8 +2,12 @@
 #include "proxy/waypoint/waypoint.h"
 
 #include "proxy/core/log.h"
+#include "proxy/core/scope.h"
+#include "proxy/waypoint/secret_files.h"
+#include "xds/folders.h"
 #include "xds/tls_conf.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -19,13 +23,15 @@ struct secret {
 	bool is_static;
 	bool local; /* its source is a file, which may name others */
 	struct weft_xds_watch *watch;
-	struct weft_arena *arena; /* of msg; NULL for static ones */
-	const secret_msg *msg;	  /* NULL: did not come yet */
+	struct weft_arena *arena;   /* of msg; NULL for static ones */
+	const secret_msg *msg;	    /* NULL: did not come yet */
+	struct secret_files *files; /* NULL: it names none */
 	uint64_t updated_s;
 };
 struct secrets {
 	struct secrets_conf conf;
 	TAILQ_HEAD(, secret) list;
+	struct weft_folders *folders; /* NULL: nothing is watched here */
 };
 
 struct secrets *secrets_new(const struct secrets_conf *conf)
@@ -34,6 +40,8 @@ struct secrets *secrets_new(const struct secrets_conf *conf)
 
 	s->conf = *conf;
 	TAILQ_INIT(&s->list);
+	if (conf->base)
+		s->folders = weft_folders_new(conf->base);
 	return s;
 }
 
@@ -62,6 +70,7 @@ static void drop(struct secret *e)
 {
 	TAILQ_REMOVE(&e->all->list, e, link);
 	weft_xds_unwatch(e->watch);
+	secret_files_free(e->files);
 	if (e->arena)
 		weft_arena_free(e->arena);
 	free(e->name);
@@ -75,6 +84,7 @@ void secrets_free(struct secrets *s)
 		return;
 	while (!TAILQ_EMPTY(&s->list))
 		drop(TAILQ_FIRST(&s->list));
+	weft_folders_free(s->folders);
 	free(s);
 }
 
@@ -89,60 +99,96 @@ int secrets_add_static(struct secrets *s, struct weft_cfg *c, const struct weft_
 	e = make(s, m->name ? m->name : "");
 	e->is_static = true;
 	e->msg = m;
+	if ((m->type_case ==
+		     ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_TLS_CERTIFICATE &&
+	     m->tls_certificate->watched_directory) ||
+	    (m->type_case ==
+		     ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_VALIDATION_CONTEXT &&
+	     m->validation_context->watched_directory))
+		weft_cfg_warn(c, at,
+			      "has a watched_directory, which has no effect here: only in secrets "
+			      "that come by SDS (from a file, too)");
 	e->updated_s = (uint64_t)time(NULL);
 	return 0;
 }
 
 /* ---- SDS */
-static int resolve(struct weft_cfg *c, const struct weft_path *at, ProtobufCMessage *m);
-
-/* What a file or the environment holds stands in the secret from here on. */
-static int resolve_one(struct weft_cfg *c, const struct weft_path *at, ProtobufCMessage *m)
+static void take(struct secret *e, const secret_msg *m, struct weft_arena *a)
 {
-	Envoy__Config__Core__V3__DataSource *d = (void *)m;
-	const char *text;
-	size_t n;
+	struct weft_arena *old = e->arena;
 
-	if (m->descriptor != &envoy__config__core__v3__data_source__descriptor)
-		return resolve(c, at, m);
-	if (d->specifier_case != ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME &&
-	    d->specifier_case !=
-		    ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_ENVIRONMENT_VARIABLE)
-		return 0;
-	text = weft_data_source(c, at, d, at->field, &n);
-	if (!text)
-		return -EINVAL;
-	d->specifier_case = ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_BYTES;
-	d->inline_bytes = (ProtobufCBinaryData){n, (uint8_t *)text};
-	return 0;
+	e->arena = a;
+	e->msg = m;
+	e->updated_s = (uint64_t)time(NULL);
+	e->all->conf.changed(e->all->conf.owner, e->name);
+	if (old)
+		weft_arena_free(old);
 }
 
-static int resolve(struct weft_cfg *c, const struct weft_path *at, ProtobufCMessage *m)
+static bool same(const secret_msg *a, const secret_msg *b)
 {
-	int err = 0;
+	size_t n = protobuf_c_message_get_packed_size(&a->base);
+	uint8_t *p;
+	bool is;
 
-	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
-		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
-		char *p = (char *)m + f->offset;
-		const void *q = (const char *)m + f->quantifier_offset;
-		size_t n;
+	if (n != protobuf_c_message_get_packed_size(&b->base))
+		return false;
+	p = weft_xcalloc(2, n + 1);
+	protobuf_c_message_pack(&a->base, p);
+	protobuf_c_message_pack(&b->base, p + n);
+	is = !memcmp(p, p + n, n);
+	explicit_bzero(p, 2 * n); /* it may be a key */
+	free(p);
+	return is;
+}
 
-		if (f->type != PROTOBUF_C_TYPE_MESSAGE ||
-		    (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF && *(const uint32_t *)q != f->id))
-			continue;
-		n = f->label == PROTOBUF_C_LABEL_REPEATED ? *(const size_t *)q : 1;
-		for (size_t k = 0; k < n; k++) {
-			ProtobufCMessage *sub = f->label == PROTOBUF_C_LABEL_REPEATED
-							? (*(ProtobufCMessage ***)p)[k]
-							: *(ProtobufCMessage **)p;
-			const struct weft_path sp = {
-				at, f->name, f->label == PROTOBUF_C_LABEL_REPEATED ? (int)k : -1};
+/* Its files were moved: the same secret with what they hold now, or what there was stays. */
+static void on_moved(void *owner)
+{
+	struct secret *e = owner;
+	struct weft_arena *a = weft_arena_new(0);
+	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
+	struct weft_cfg c = {.arena = a, .errs = errs, .file = true};
+	secret_msg *m = secret_files_names(e->files, a);
+	char stat[200];
 
-			if (sub && resolve_one(c, &sp, sub))
-				err = -EINVAL;
-		}
+	if (secret_files_read(&c, m) || weft_tls_secret_check(&c, NULL, m)) {
+		snprintf(stat, sizeof(stat), "sds.%.150s.key_rotation_failed", e->name);
+		weft_scope_global_add(stat, WEFT_COUNTER, 1);
+		snprintf(stat, sizeof(stat), "files of a secret not used name=\"%.150s\"", e->name);
+		for (int i = 0; i < errs->n; i++)
+			weft_log_err(WEFT_LOG_WARN, &errs->v[i], stat);
+		weft_arena_free(a);
+	} else if (same(m, e->msg)) {
+		weft_arena_free(a);
+	} else {
+		weft_log(WEFT_LOG_INFO, "secret read again from its files name=\"%s\"", e->name);
+		take(e, m, a);
 	}
-	return err;
+	free(errs);
+}
+
+/* One that was delivered. Watched before it is read: what is moved from then on is told. */
+static int take_delivered(struct secret *e, struct weft_cfg *c, const struct weft_xds_resource *up)
+{
+	secret_msg *m = (secret_msg *)up->msg;
+	struct secrets *all = e->all;
+	struct secret_files *files = NULL;
+
+	if (weft_cfg_check(c, NULL, &m->base) ||
+	    (c->file && all->folders &&
+	     secret_files_new(all->folders, all->conf.base, c, m, on_moved, e, &files)))
+		return -EINVAL;
+	if (secret_files_read(c, m) || weft_tls_secret_check(c, NULL, m)) {
+		secret_files_free(files);
+		return -EINVAL;
+	}
+	secret_files_free(e->files);
+	e->files = files;
+	free(e->version);
+	e->version = weft_xstrdup(up->version ? up->version : "");
+	take(e, m, weft_xds_take(up));
+	return 0;
 }
 
 static void apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_resource *up,
@@ -150,7 +196,6 @@ static void apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_r
 {
 	struct secret *e = owner;
 	struct weft_errs *errs;
-	struct weft_arena *old = NULL;
 	struct weft_cfg c = {.file = e->local};
 	size_t i;
 
@@ -158,21 +203,8 @@ static void apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_r
 		errs = weft_xcalloc(1, sizeof(*errs));
 		c.errs = errs;
 		c.arena = up[i].arena;
-		if (weft_cfg_check(&c, NULL, up[i].msg) ||
-		    resolve(&c, NULL, (ProtobufCMessage *)up[i].msg) ||
-		    weft_tls_secret_check(&c, NULL, (const secret_msg *)up[i].msg)) {
+		if (take_delivered(e, &c, &up[i]))
 			feeds_reject(r, "secret", &up[i], errs);
-		} else {
-			old = e->arena;
-			e->arena = weft_xds_take(&up[i]);
-			e->msg = (const secret_msg *)up[i].msg;
-			free(e->version);
-			e->version = weft_xstrdup(up[i].version ? up[i].version : "");
-			e->updated_s = (uint64_t)time(NULL);
-			e->all->conf.changed(e->all->conf.owner, e->name);
-			if (old)
-				weft_arena_free(old);
-		}
 		free(errs);
 	}
 	/* a secret that was removed goes on serving: there is nothing better */

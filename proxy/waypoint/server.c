@@ -129,7 +129,8 @@ static void managers(struct waypoint *w)
 					    .want = feeds_want_routes,
 					    .ready = on_table,
 					    .owner = w};
-	struct secrets_conf sc = {.changed = on_secret, .owner = w};
+	struct secrets_conf sc = {
+		.base = dry ? NULL : w->main->base, .changed = on_secret, .owner = w};
 	struct listeners_conf lc = {.main = w->main,
 				    .workers = w->workers,
 				    .n_workers = dry ? 0 : w->n_workers,

@@ -52,6 +52,7 @@ void bootstrap_free(struct bootstrap *b);
 /* ---- secrets.c: static ones and those of SDS */
 struct secrets;
 struct secrets_conf {
+	struct event_base *base; /* NULL: files are not watched */
 	struct weft_xds_sources *sources;
 	/* It came or changed; the clusters and listeners that use it look again. */
 	void (*changed)(void *owner, const char *name);
