@@ -154,7 +154,11 @@ int weft_h2_send_interim(struct weft_h2_stream *s, const struct weft_h2_header *
  * RST_STREAM(NO_ERROR). */
 void weft_h2_stop_peer(struct weft_h2_stream *s);
 bool weft_h2_peer_reset(const struct weft_h2_stream *s); /* it came as RST_STREAM, or GOAWAY */
-void weft_h2_stream_bytes(const struct weft_h2_stream *s, uint64_t *ret_rx, uint64_t *ret_tx);
+struct weft_h2_bytes {
+	uint64_t rx, tx; /* frames with their heads */
+	uint32_t rx_head, tx_head; /* of these HEADERS */
+};
+void weft_h2_stream_bytes(const struct weft_h2_stream *s, struct weft_h2_bytes *ret);
 bool weft_h2_in_head(const struct weft_h2 *h);	/* a header block was begun but not ended */
 size_t weft_h2_queued(const struct weft_h2 *h); /* frames waiting to be sent */
 /* Trailers to send once pull says end, of a request or a response. Call before that pull returns.

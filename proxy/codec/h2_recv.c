@@ -220,6 +220,8 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *f, void *user)
 
 	if (s)
 		s->rx += FRAME_HEAD + f->hd.length;
+	if (s && f->hd.type == NGHTTP2_HEADERS)
+		s->rx_head += FRAME_HEAD + (uint32_t)f->hd.length;
 	switch (f->hd.type) {
 	case NGHTTP2_HEADERS:
 		if (s)

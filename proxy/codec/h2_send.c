@@ -16,6 +16,8 @@ static int on_sent(nghttp2_session *ng, const nghttp2_frame *f, void *user)
 
 	if (s)
 		s->tx += FRAME_HEAD + f->hd.length;
+	if (s && f->hd.type == NGHTTP2_HEADERS)
+		s->tx_head += FRAME_HEAD + (uint32_t)f->hd.length;
 	switch (f->hd.type) {
 	case NGHTTP2_GOAWAY: /* nghttp2 ends the session by itself on protocol errors */
 		h->dead |= f->goaway.error_code && !h->goaway_sent;

@@ -213,10 +213,9 @@ bool weft_h2_peer_reset(const struct weft_h2_stream *s)
 	return s->peer_reset;
 }
 
-void weft_h2_stream_bytes(const struct weft_h2_stream *s, uint64_t *ret_rx, uint64_t *ret_tx)
+void weft_h2_stream_bytes(const struct weft_h2_stream *s, struct weft_h2_bytes *ret)
 {
-	*ret_rx = s->rx;
-	*ret_tx = s->tx;
+	*ret = (struct weft_h2_bytes){s->rx, s->tx, s->rx_head, s->tx_head};
 }
 
 void weft_h2_resume(struct weft_h2_stream *s)

@@ -1,5 +1,6 @@
 #include "proxy/codec/sniff.h"
 #include "proxy/codec/h1_priv.h"
+#include "proxy/codec/sniff_priv.h"
 #include <stdlib.h>
 
 enum {
@@ -10,62 +11,20 @@ enum {
 	MESSAGE_HEAD = 4,
 	RANDOM_LEN = 32,
 	SESSION_ID_MAX = 32,
-	EXT_SERVER_NAME = 0,
-	EXT_ALPN = 16,
 	EXT_VERSIONS = 43,
 	HOST_NAME = 0,
 	METHOD_MAX = 16,
 	EMPTY_LINES = 2 * WEFT_H1_EMPTY_LINES,
 };
 
-/* A span being read; bad once something did not fit. */
-struct span {
-	const uint8_t *p;
-	size_t n;
-	bool bad;
-};
-
-static const uint8_t *take(struct span *s, size_t n)
-{
-	const uint8_t *p = s->p;
-
-	if (s->bad || n > s->n) {
-		s->bad = true;
-		s->n = 0;
-		return NULL;
-	}
-	s->p += n;
-	s->n -= n;
-	return p;
-}
-
-static uint32_t take_int(struct span *s, size_t bytes)
-{
-	const uint8_t *p = take(s, bytes);
-	uint32_t v = 0;
-
-	for (size_t i = 0; p && i < bytes; i++)
-		v = v << 8 | p[i];
-	return v;
-}
-
-/* A vector with its length in front. */
-static struct span take_span(struct span *s, size_t length_bytes)
-{
-	size_t n = take_int(s, length_bytes);
-	const uint8_t *p = take(s, n);
-
-	return (struct span){p, p ? n : 0, s->bad};
-}
-
 /* RFC 6066 §3: one name of a type; others are skipped. */
 static bool server_name(struct span ext, struct weft_sniff_hello *ret)
 {
-	struct span list = take_span(&ext, 2);
+	struct span list = span_vector(&ext, 2);
 
 	while (!list.bad && list.n) {
-		uint32_t type = take_int(&list, 1);
-		struct span name = take_span(&list, 2);
+		uint32_t type = span_int(&list, 1);
+		struct span name = span_vector(&list, 2);
 
 		if (type != HOST_NAME)
 			continue;
@@ -83,12 +42,12 @@ static bool server_name(struct span ext, struct weft_sniff_hello *ret)
 
 static bool alpn(struct span ext, struct weft_sniff_hello *ret)
 {
-	struct span list = take_span(&ext, 2), names = list;
+	struct span list = span_vector(&ext, 2), names = list;
 
 	if (list.bad || ext.n || !list.n || list.n > WEFT_SNIFF_ALPN_MAX)
 		return false;
 	while (names.n && !names.bad)
-		if (!take_span(&names, 1).n)
+		if (!span_vector(&names, 1).n)
 			return false;
 	if (names.bad)
 		return false;
@@ -97,19 +56,14 @@ static bool alpn(struct span ext, struct weft_sniff_hello *ret)
 	return true;
 }
 
-static bool is_grease(uint32_t v) /* RFC 8701 */
-{
-	return (v & 0x0f0f) == 0x0a0a && v >> 8 == (v & 0xff);
-}
-
 static bool versions(struct span ext, struct weft_sniff_hello *ret)
 {
-	struct span list = take_span(&ext, 1);
+	struct span list = span_vector(&ext, 1);
 
 	while (!list.bad && list.n) {
-		uint32_t v = take_int(&list, 2);
+		uint32_t v = span_int(&list, 2);
 
-		if (!is_grease(v) && v > ret->version && v >> 8 == 3)
+		if (!sniff_grease(v) && v > ret->version && v >> 8 == 3)
 			ret->version = (uint16_t)v;
 	}
 	return !list.bad && !ext.bad;
@@ -120,18 +74,18 @@ static bool extensions(struct span all, struct weft_sniff_hello *ret)
 	bool name = false, protocols = false;
 
 	while (all.n) {
-		uint32_t type = take_int(&all, 2);
-		struct span ext = take_span(&all, 2);
+		uint32_t type = span_int(&all, 2);
+		struct span ext = span_vector(&all, 2);
 
 		if (all.bad)
 			return false;
 		switch (type) {
-		case EXT_SERVER_NAME:
+		case SNIFF_EXT_SERVER_NAME:
 			if (name || !server_name(ext, ret))
 				return false;
 			name = true;
 			break;
-		case EXT_ALPN:
+		case SNIFF_EXT_ALPN:
 			if (protocols || !alpn(ext, ret))
 				return false;
 			protocols = true;
@@ -147,19 +101,30 @@ static bool extensions(struct span all, struct weft_sniff_hello *ret)
 	return true;
 }
 
-static bool hello(struct span body, struct weft_sniff_hello *ret)
+static bool hello(struct span body, unsigned prints, struct weft_sniff_hello *ret)
 {
-	struct span session, ciphers, methods;
+	struct span session, ciphers, methods, all = {0};
+	struct hello_parts parts;
 
-	*ret = (struct weft_sniff_hello){.version = (uint16_t)take_int(&body, 2)};
-	take(&body, RANDOM_LEN);
-	session = take_span(&body, 1);
-	ciphers = take_span(&body, 2);
-	methods = take_span(&body, 1);
+	*ret = (struct weft_sniff_hello){.version = (uint16_t)span_int(&body, 2)};
+	span_take(&body, RANDOM_LEN);
+	session = span_vector(&body, 1);
+	ciphers = span_vector(&body, 2);
+	methods = span_vector(&body, 1);
 	if (body.bad || ret->version >> 8 != 3 || session.n > SESSION_ID_MAX || ciphers.n < 2 ||
 	    ciphers.n % 2 || !methods.n)
 		return false;
-	return !body.n || (extensions(take_span(&body, 2), ret) && !body.bad && !body.n);
+	parts = (struct hello_parts){.version = ret->version, .ciphers = ciphers};
+	if (body.n)
+		all = span_vector(&body, 2);
+	if (body.bad || body.n || !extensions(all, ret))
+		return false;
+	parts.extensions = all;
+	if (prints & WEFT_SNIFF_WANT_JA3)
+		weft_sniff_ja3(&parts, ret->ja3);
+	if (prints & WEFT_SNIFF_WANT_JA4)
+		weft_sniff_ja4(&parts, ret->ja4);
+	return true;
 }
 
 /* How many bytes of handshake the record at in holds, of those that are there; its head is passed.
@@ -177,7 +142,7 @@ static ssize_t record(struct span *in, bool *ret_whole)
 	n = (size_t)in->p[3] << 8 | in->p[4];
 	if (!n || n > RECORD_MAX)
 		return -1;
-	take(in, RECORD_HEAD);
+	span_take(in, RECORD_HEAD);
 	*ret_whole = n <= in->n;
 	return (ssize_t)(*ret_whole ? n : in->n);
 }
@@ -206,7 +171,7 @@ static enum weft_sniff gather(struct span in, size_t max, struct gather *g, uint
 		enum weft_sniff v;
 		bool whole;
 		ssize_t n = record(&in, &whole);
-		const uint8_t *p = n > 0 ? take(&in, (size_t)n) : NULL;
+		const uint8_t *p = n > 0 ? span_take(&in, (size_t)n) : NULL;
 
 		if (n <= 0)
 			return n < 0 ? WEFT_SNIFF_NO : WEFT_SNIFF_MORE;
@@ -227,7 +192,7 @@ static enum weft_sniff gather(struct span in, size_t max, struct gather *g, uint
 	return WEFT_SNIFF_NO;
 }
 
-enum weft_sniff weft_sniff_tls(const uint8_t *p, size_t n, size_t max_hello,
+enum weft_sniff weft_sniff_tls(const uint8_t *p, size_t n, size_t max_hello, unsigned prints,
 			       struct weft_sniff_hello *ret)
 {
 	size_t max = max_hello ?: WEFT_SNIFF_HELLO_DEFAULT;
@@ -250,8 +215,8 @@ enum weft_sniff weft_sniff_tls(const uint8_t *p, size_t n, size_t max_hello,
 		(void)gather((struct span){p, n, false}, g.need, &g, whole);
 		body = (struct span){whole, g.need, false};
 	}
-	take(&body, MESSAGE_HEAD);
-	ok = hello(body, ret);
+	span_take(&body, MESSAGE_HEAD);
+	ok = hello(body, prints, ret);
 	free(whole);
 	return ok ? WEFT_SNIFF_TLS : WEFT_SNIFF_NO;
 }

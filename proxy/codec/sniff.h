@@ -11,7 +11,10 @@ enum {
 	WEFT_SNIFF_NAME_MAX = 255,
 	WEFT_SNIFF_ALPN_MAX = 1024,	/* bytes of the list */
 	WEFT_SNIFF_HTTP_MAX = 64 << 10, /* of a request line */
+	WEFT_SNIFF_JA3 = 32,		/* bytes of the text */
+	WEFT_SNIFF_JA4 = 38,
 };
+enum { WEFT_SNIFF_WANT_JA3 = 1, WEFT_SNIFF_WANT_JA4 = 2 }; /* fingerprints to be made */
 
 enum weft_sniff {
 	WEFT_SNIFF_MORE,      /* more bytes will tell */
@@ -28,11 +31,12 @@ struct weft_sniff_hello {
 	uint8_t alpn[WEFT_SNIFF_ALPN_MAX];	   /* as on the wire: length, name, ... */
 	size_t alpn_len;
 	uint16_t version; /* highest offered: 0x0304 is TLS 1.3 */
+	char ja3[WEFT_SNIFF_JA3 + 1], ja4[WEFT_SNIFF_JA4 + 1]; /* where asked for; else "" */
 };
 /* MORE, NO, TOO_LARGE or TLS; *ret is filled on TLS alone. max_hello 0: the default. The bytes of
  * what was sniffed so far need only grow at the end from call to call. RFC 8446 §4.1.2, RFC 6066,
  * RFC 7301. */
-enum weft_sniff weft_sniff_tls(const uint8_t *p, size_t n, size_t max_hello,
+enum weft_sniff weft_sniff_tls(const uint8_t *p, size_t n, size_t max_hello, unsigned prints,
 			       struct weft_sniff_hello *ret);
 /* Next name of hello->alpn: its length, *ret points to it; 0: no more. *at begins at 0. */
 size_t weft_sniff_alpn(const struct weft_sniff_hello *h, size_t *at, const char **ret);

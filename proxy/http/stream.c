@@ -54,6 +54,7 @@ struct weft_stream *weft_stream_new(struct hcm_conn *c, struct weft_exchange *x)
 	i->start_wall_ns = s->now + c->w->wall_offset_ns;
 	i->protocol = weft_session_version(c->session);
 	i->filter_chain_name = ci->filter_chain_name;
+	i->listener_metadata = ci->listener_metadata;
 	i->listener_name = ci->listener_name;
 	i->requested_server_name = i->down->sni;
 	i->remote = i->down->remote;
@@ -62,6 +63,12 @@ struct weft_stream *weft_stream_new(struct hcm_conn *c, struct weft_exchange *x)
 }
 
 /* ---- the end */
+
+static void note_wire(struct weft_info *i, const struct weft_exchange *x)
+{
+	weft_exchange_bytes(x, &i->down_rx_wire, &i->down_tx_wire);
+	weft_exchange_head_bytes(x, &i->rx_head_wire, &i->tx_head_wire);
+}
 
 void weft_stream_log(struct weft_stream *s, const char *type)
 {
@@ -72,12 +79,16 @@ void weft_stream_log(struct weft_stream *s, const char *type)
 		.trailers = s->trailers[WEFT_RESPONSE],
 		.log_type = type,
 	};
+	uint64_t last_rx = s->info.last_rx_ns;
 
 	if (!s->c->conf->logs)
 		return;
 	if (s->x)
-		weft_exchange_bytes(s->x, &s->info.down_rx_wire, &s->info.down_tx_wire);
+		note_wire(&s->info, s->x);
+	if (!s->rx_end) /* how long the request took is not known */
+		s->info.last_rx_ns = 0;
 	weft_access_logs_write(s->c->conf->logs, &in);
+	s->info.last_rx_ns = last_rx;
 }
 
 static void run_log(struct weft_stream *s)
@@ -174,7 +185,7 @@ void weft_stream_cut(struct weft_stream *s, enum weft_reset why, const char *det
 		s->info.details = weft_arena_strdup(s->arena, details);
 	hcm_count(s->c, WEFT_HTTP_downstream_rq_tx_reset);
 	if (x && s->c->conf->logs)
-		weft_exchange_bytes(x, &s->info.down_rx_wire, &s->info.down_tx_wire);
+		note_wire(&s->info, x);
 	s->x = NULL;
 	weft_stream_complete(s);
 	if (x)
@@ -256,7 +267,7 @@ static void on_reset(struct weft_exchange *x, enum weft_reset why)
 	const char *detail = weft_exchange_detail(x);
 
 	stream_enter(s);
-	weft_exchange_bytes(x, &s->info.down_rx_wire, &s->info.down_tx_wire);
+	note_wire(&s->info, x);
 	s->x = NULL;
 	s->gone = true;
 	if (!s->over) {

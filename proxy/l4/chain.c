@@ -207,6 +207,7 @@ struct weft_chain *weft_chain_new(const struct weft_chain_start *start)
 	ch->info.start_wall_ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	ch->info.listener_name = start->listener_name;
 	ch->info.filter_chain_name = start->filter_chain_name;
+	ch->info.listener_metadata = start->listener_metadata;
 	ch->info.requested_server_name = ch->info.down->sni;
 	ch->info.remote = ch->info.down->remote;
 	event_assign(&ch->ev, weft_io_base(ch->io), -1, 0, destroy, ch);

@@ -54,6 +54,7 @@ struct weft_chain_start {
 	const struct weft_chain_conf *conf; /* kept alive by `hold` */
 	struct weft_io *io;		    /* taken */
 	const char *listener_name, *filter_chain_name;
+	const Envoy__Config__Core__V3__Metadata *listener_metadata; /* NULL */
 	const struct weft_access_logs *logs; /* the listener's; NULL */
 	/* Last call: the connection is over and the chain is freed after it. */
 	void (*closed)(void *owner, struct weft_chain *ch);

@@ -1,6 +1,7 @@
 /* Command operators of addresses and TLS. */
 #include "proxy/l4/format_priv.h"
 
+#include "proxy/net/tls_more.h"
 #include "proxy/upstream/host.h"
 #include <stdio.h>
 #include <string.h>
@@ -32,6 +33,13 @@ void fop_address(const struct fop *op, const struct weft_format_in *in, struct f
 	case A_REMOTE:
 		a = i->remote;
 		break;
+	case A_DIRECT_LOCAL:
+		if (i->down)
+			a = i->down->origin && i->down->origin->direct_local.ip.family
+				    ? i->down->origin->direct_local
+				    : i->down->local,
+			path = i->down->unix_path;
+		break;
 	default:
 		if (i->down)
 			a = i->down->direct_remote.ip.family ? i->down->direct_remote
@@ -53,14 +61,56 @@ void fop_address(const struct fop *op, const struct weft_format_in *in, struct f
 }
 
 /* ---- TLS */
-static void join(struct fval *v, const char *const *l)
+static void join(struct fval *v, const char *const *l, struct weft_arena *a)
 {
-	size_t n = 0;
+	size_t n = 0, need = 0, cap = FVAL_TEXT;
+	char *to = v->text;
 
-	for (; l && *l && n + strlen(*l) + 2 < FVAL_TEXT; l++)
-		n += (size_t)snprintf(v->text + n, FVAL_TEXT - n, "%s%s", n ? "," : "", *l);
+	for (size_t i = 0; l && l[i]; i++)
+		need += strlen(l[i]) + 1;
+	if (need > cap && a) {
+		to = weft_arena_alloc(a, need);
+		cap = need;
+	}
+	for (; l && *l && n + strlen(*l) + 2 <= cap + !n; l++)
+		n += (size_t)snprintf(to + n, cap - n, "%s%s", n ? "," : "", *l);
 	if (n)
-		fval_str(v, v->text);
+		fval_str(v, to);
+}
+
+static void more(const struct weft_tls_more *m, unsigned what, struct weft_arena *a, struct fval *v)
+{
+	switch (what) {
+	case T_SESSION:
+		fval_str(v, m->session_id);
+		break;
+	case T_PEER_CERT:
+		fval_str(v, m->peer_pem);
+		break;
+	case T_PEER_SHA1:
+		fval_str(v, m->peer_sha1);
+		break;
+	case T_CHAIN_SHA1:
+		join(v, m->chain_sha1, a);
+		break;
+	case T_CHAIN_SHA256:
+		join(v, m->chain_sha256, a);
+		break;
+	case T_CHAIN_SERIAL:
+		join(v, m->chain_serial, a);
+		break;
+	case T_PEER_OTHER:
+		join(v, m->peer_other, a);
+		break;
+	case T_LOCAL_EMAIL:
+		join(v, m->local_email, a);
+		break;
+	case T_LOCAL_IP:
+		join(v, m->local_ip, a);
+		break;
+	default:
+		join(v, m->local_other, a);
+	}
 }
 
 void fop_tls(const struct fop *op, const struct weft_format_in *in, struct fval *v)
@@ -73,6 +123,11 @@ void fop_tls(const struct fop *op, const struct weft_format_in *in, struct fval 
 
 	if (!t)
 		return;
+	if ((op->arg & ~(unsigned)T_UP) >= T_MORE || (op->arg & ~(unsigned)T_UP) == T_SESSION) {
+		if (t->more)
+			more(t->more, op->arg & ~(unsigned)T_UP, i->arena, v);
+		return;
+	}
 	switch (op->arg & ~(unsigned)T_UP) {
 	case T_VERSION:
 		fval_str(v, t->version);
@@ -93,22 +148,22 @@ void fop_tls(const struct fop *op, const struct weft_format_in *in, struct fval 
 		fval_str(v, t->peer_sha256);
 		break;
 	case T_PEER_URI:
-		join(v, t->peer_uri);
+		join(v, t->peer_uri, i->arena);
 		break;
 	case T_PEER_DNS:
-		join(v, t->peer_dns);
+		join(v, t->peer_dns, i->arena);
 		break;
 	case T_PEER_IP:
-		join(v, t->peer_ip);
+		join(v, t->peer_ip, i->arena);
 		break;
 	case T_PEER_EMAIL:
-		join(v, t->peer_email);
+		join(v, t->peer_email, i->arena);
 		break;
 	case T_LOCAL_URI:
-		join(v, t->local_uri);
+		join(v, t->local_uri, i->arena);
 		break;
 	case T_LOCAL_DNS:
-		join(v, t->local_dns);
+		join(v, t->local_dns, i->arena);
 		break;
 	case T_LOCAL_SUBJECT:
 		fval_str(v, t->local_subject);

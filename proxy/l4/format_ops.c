@@ -89,6 +89,7 @@ void fop_path(const struct fop *op, const struct weft_format_in *in, struct fval
 void fop_number(const struct fop *op, const struct weft_format_in *in, struct fval *v)
 {
 	const struct weft_info *i = in->info;
+	bool packed_up; /* by HPACK: what is sent is not what is meant */
 	uint64_t n;
 
 	if (op->arg >= B_REQ_HEADERS) {
@@ -102,6 +103,7 @@ void fop_number(const struct fop *op, const struct weft_format_in *in, struct fv
 	}
 	if (!i)
 		return;
+	packed_up = i->up_protocol && !strcmp(i->up_protocol, "HTTP/2");
 	switch (op->arg) {
 	case B_RX:
 		n = i->rx_bytes;
@@ -110,10 +112,10 @@ void fop_number(const struct fop *op, const struct weft_format_in *in, struct fv
 		n = i->tx_bytes;
 		break;
 	case B_RX_HEAD:
-		n = i->rx_head_bytes;
+		n = i->protocol == WEFT_HTTP_2 ? i->rx_head_bytes : i->rx_head_wire;
 		break;
 	case B_TX_HEAD:
-		n = i->tx_head_bytes;
+		n = i->protocol == WEFT_HTTP_2 ? i->tx_head_bytes : i->tx_head_wire;
 		break;
 	case B_UP_TX:
 		n = i->up_tx_wire;
@@ -132,6 +134,24 @@ void fop_number(const struct fop *op, const struct weft_format_in *in, struct fv
 		break;
 	case B_CONN:
 		n = i->down ? i->down->id : 0;
+		break;
+	case B_RX_HEAD_WIRE:
+		n = i->rx_head_wire;
+		break;
+	case B_TX_HEAD_WIRE:
+		n = i->tx_head_wire;
+		break;
+	case B_UP_RX_HEAD:
+		n = packed_up ? i->up_rx_head_bytes : i->up_rx_head_wire;
+		break;
+	case B_UP_TX_HEAD:
+		n = packed_up ? i->up_tx_head_bytes : i->up_tx_head_wire;
+		break;
+	case B_UP_RX_HEAD_WIRE:
+		n = i->up_rx_head_wire;
+		break;
+	case B_UP_TX_HEAD_WIRE:
+		n = i->up_tx_head_wire;
 		break;
 	default:
 		n = i->up_conn_id;
@@ -214,6 +234,15 @@ void fop_word(const struct fop *op, const struct weft_format_in *in, struct fval
 	switch (op->arg & ~(unsigned)W_SPACES) {
 	case W_NOTHING:
 		break;
+	case W_VCLUSTER:
+		fval_str(v, i->vcluster_name);
+		break;
+	case W_JA3:
+	case W_JA4:
+		if (i->down && i->down->origin)
+			fval_str(v, (op->arg & ~(unsigned)W_SPACES) == W_JA3 ? i->down->origin->ja3
+									 : i->down->origin->ja4);
+		break;
 	case W_EMPTY:
 		v->kind = FV_STRING;
 		v->s = "";
@@ -275,6 +304,22 @@ void fop_word(const struct fop *op, const struct weft_format_in *in, struct fval
 }
 
 /* ---- the rest */
+static const Envoy__Config__Core__V3__Metadata *metadata_of(const struct weft_info *i, unsigned of)
+{
+	switch (of) {
+	case M_CLUSTER:
+		return i->cluster && i->cluster->msg ? i->cluster->msg->metadata : NULL;
+	case M_HOST:
+		return i->up_metadata;
+	case M_ROUTE:
+		return i->route_metadata;
+	case M_VHOST:
+		return i->vhost_metadata;
+	default:
+		return i->listener_metadata;
+	}
+}
+
 void fop_metadata(const struct fop *op, const struct weft_format_in *in, struct fval *v)
 {
 	const Google__Protobuf__Struct *s = NULL;
@@ -282,8 +327,8 @@ void fop_metadata(const struct fop *op, const struct weft_format_in *in, struct 
 
 	if (in->info && op->arg == M_DYNAMIC)
 		s = weft_info_meta_get(in->info, op->s);
-	else if (in->info && in->info->cluster && in->info->cluster->msg)
-		s = weft_metadata_ns(in->info->cluster->msg->metadata, op->s);
+	else if (in->info && metadata_of(in->info, op->arg))
+		s = weft_metadata_ns(metadata_of(in->info, op->arg), op->s);
 	while (op->path && op->path[n])
 		n++;
 	if (!s)
@@ -298,6 +343,11 @@ void fop_metadata(const struct fop *op, const struct weft_format_in *in, struct 
 	}
 	if (v->v && v->v->kind_case != GOOGLE__PROTOBUF__VALUE__KIND__NOT_SET)
 		v->kind = FV_STRUCT;
+}
+
+/* Objects of the filter state: nothing that is served here makes one that has a text. */
+void fop_state(const struct fop *op, const struct weft_format_in *in, struct fval *v)
+{
 }
 
 /* The name alone: without the port of "name:port", "1.2.3.4:port" and "[1::2]:port". */

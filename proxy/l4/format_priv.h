@@ -55,7 +55,7 @@ int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, 
 /* ---- what operators read: fop.arg says which of a family */
 enum { H_REQ, H_RESP, H_TRAILER };
 
-enum { D_ALL, D_REQUEST, D_RESPONSE, D_RESPONSE_TX, D_REQUEST_TX, D_HANDSHAKE };
+enum { D_ALL, D_REQUEST, D_RESPONSE, D_RESPONSE_TX, D_REQUEST_TX, D_HANDSHAKE, D_POOL };
 
 enum {
 	B_RX,
@@ -69,6 +69,12 @@ enum {
 	B_ATTEMPTS,
 	B_CONN,
 	B_UP_CONN,
+	B_RX_HEAD_WIRE,
+	B_TX_HEAD_WIRE,
+	B_UP_RX_HEAD,
+	B_UP_TX_HEAD,
+	B_UP_RX_HEAD_WIRE,
+	B_UP_TX_HEAD_WIRE,
 	B_REQ_HEADERS,
 	B_RESP_HEADERS,
 	B_RESP_TRAILERS,
@@ -94,6 +100,9 @@ enum {
 	W_LISTENER,
 	W_REQUEST_ID,
 	W_NOTHING,
+	W_VCLUSTER,
+	W_JA3,
+	W_JA4,
 	W_EMPTY,
 	W_SPACES = 0x100, /* may have white space */
 };
@@ -105,6 +114,7 @@ enum {
 	A_LOCAL,
 	A_REMOTE,
 	A_DIRECT_REMOTE,
+	A_DIRECT_LOCAL,
 	A_WHAT = 0xf,
 	A_NO_PORT = 0x10,
 	A_PORT = 0x20
@@ -127,15 +137,25 @@ enum {
 	T_SESSION,
 	T_START,
 	T_END,
+	T_MORE, /* from here on: of struct weft_tls_more */
+	T_PEER_CERT = T_MORE,
+	T_PEER_SHA1,
+	T_CHAIN_SHA1,
+	T_CHAIN_SHA256,
+	T_CHAIN_SERIAL,
+	T_PEER_OTHER,
+	T_LOCAL_EMAIL,
+	T_LOCAL_IP,
+	T_LOCAL_OTHER,
 	T_UP = 0x40,
 };
 
 enum { G_CAMEL, G_SNAKE, G_NUMBER };
 
-enum { M_DYNAMIC, M_CLUSTER };
+enum { M_DYNAMIC, M_CLUSTER, M_HOST, M_ROUTE, M_VHOST, M_LISTENER };
 enum { P_PATH = 1, P_ORIG = 2, P_NO_QUERY = 4 };
 fop_read fop_header, fop_query, fop_path, fop_number, fop_code, fop_flags, fop_word, fop_grpc,
-	fop_fixed, fop_metadata, fop_unique, fop_host;		  /* format_ops.c */
+	fop_fixed, fop_metadata, fop_unique, fop_host, fop_state;		  /* format_ops.c */
 fop_read fop_start_time, fop_emit_time, fop_duration, fop_common; /* format_time.c */
 fop_read fop_address, fop_tls;					  /* format_conn.c */
 /* The time points of %COMMON_DURATION%, by name; -1: none of them. */

@@ -1,8 +1,11 @@
 /* The command operators by name, and their arguments. */
 #include "proxy/l4/format_priv.h"
+#include "proxy/l4/format_want.h"
+#include "proxy/net/tls_more.h"
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +25,7 @@ enum args {
 	ARGS_PATH,
 	ARGS_TYPED_META,
 	ARGS_COMMON,
+	ARGS_STATE,
 };
 static const struct {
 	const char *name;
@@ -65,8 +69,8 @@ static const struct {
 	{"DOWNSTREAM_HANDSHAKE_DURATION", fop_duration, D_HANDSHAKE, ARGS_NONE},
 	{"BYTES_RECEIVED", fop_number, B_RX, ARGS_NONE},
 	{"BYTES_SENT", fop_number, B_TX, ARGS_NONE},
-	{"DOWNSTREAM_HEADER_BYTES_RECEIVED", fop_number, B_RX_HEAD, ARGS_NONE},
-	{"DOWNSTREAM_HEADER_BYTES_SENT", fop_number, B_TX_HEAD, ARGS_NONE},
+	{"DOWNSTREAM_HEADER_BYTES_RECEIVED", fop_number, B_RX_HEAD_WIRE, ARGS_NONE},
+	{"DOWNSTREAM_HEADER_BYTES_SENT", fop_number, B_TX_HEAD_WIRE, ARGS_NONE},
 	{"UPSTREAM_WIRE_BYTES_SENT", fop_number, B_UP_TX, ARGS_NONE},
 	{"UPSTREAM_WIRE_BYTES_RECEIVED", fop_number, B_UP_RX, ARGS_NONE},
 	{"DOWNSTREAM_WIRE_BYTES_SENT", fop_number, B_DOWN_TX, ARGS_NONE},
@@ -135,15 +139,56 @@ static const struct {
 	{"GRPC_STATUS", fop_grpc, G_CAMEL, ARGS_GRPC},
 	{"GRPC_STATUS_NUMBER", fop_grpc, G_NUMBER, ARGS_NONE},
 	{"HOSTNAME", fop_fixed, 0, ARGS_HOST},
+	{"DOWNSTREAM_DIRECT_LOCAL_ADDRESS", fop_address, A_DIRECT_LOCAL, ARGS_NONE},
+	{"DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", fop_address, A_DIRECT_LOCAL | A_NO_PORT, ARGS_NONE},
+	{"DOWNSTREAM_DIRECT_LOCAL_PORT", fop_address, A_DIRECT_LOCAL | A_PORT, ARGS_NONE},
+	{"DOWNSTREAM_LOCAL_EMAIL_SAN", fop_tls, T_LOCAL_EMAIL, ARGS_NONE},
+	{"DOWNSTREAM_LOCAL_IP_SAN", fop_tls, T_LOCAL_IP, ARGS_NONE},
+	{"DOWNSTREAM_LOCAL_OTHERNAME_SAN", fop_tls, T_LOCAL_OTHER, ARGS_NONE},
+	{"DOWNSTREAM_PEER_CERT", fop_tls, T_PEER_CERT, ARGS_NONE},
+	{"DOWNSTREAM_PEER_FINGERPRINT_1", fop_tls, T_PEER_SHA1, ARGS_NONE},
+	{"DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", fop_tls, T_CHAIN_SHA1, ARGS_NONE},
+	{"DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", fop_tls, T_CHAIN_SHA256, ARGS_NONE},
+	{"DOWNSTREAM_PEER_CHAIN_SERIALS", fop_tls, T_CHAIN_SERIAL, ARGS_NONE},
+	{"DOWNSTREAM_PEER_OTHERNAME_SAN", fop_tls, T_PEER_OTHER, ARGS_NONE},
+	{"DOWNSTREAM_TLS_SESSION_ID", fop_tls, T_SESSION, ARGS_NONE},
+	{"UPSTREAM_TLS_SESSION_ID", fop_tls, T_SESSION | T_UP, ARGS_NONE},
+	{"UPSTREAM_LOCAL_IP_SAN", fop_tls, T_LOCAL_IP | T_UP, ARGS_NONE},
+	{"UPSTREAM_PEER_CERT", fop_tls, T_PEER_CERT | T_UP, ARGS_NONE},
+	{"UPSTREAM_HEADER_BYTES_SENT", fop_number, B_UP_TX_HEAD_WIRE, ARGS_NONE},
+	{"UPSTREAM_HEADER_BYTES_RECEIVED", fop_number, B_UP_RX_HEAD_WIRE, ARGS_NONE},
+	{"UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", fop_number, B_UP_TX_HEAD, ARGS_NONE},
+	{"UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", fop_number, B_UP_RX_HEAD, ARGS_NONE},
+	{"UPSTREAM_CONNECTION_POOL_READY_DURATION", fop_duration, D_POOL, ARGS_NONE},
+	{"VIRTUAL_CLUSTER_NAME", fop_word, W_VCLUSTER, ARGS_NONE},
+	{"TLS_JA3_FINGERPRINT", fop_word, W_JA3, ARGS_NONE},
+	{"TLS_JA4_FINGERPRINT", fop_word, W_JA4, ARGS_NONE},
+	{"STREAM_INFO_REQ", fop_header, H_REQ, ARGS_HEADER},
+	{"UPSTREAM_METADATA", fop_metadata, M_HOST, ARGS_META},
+	{"FILTER_STATE", fop_state, 0, ARGS_STATE},
+	{"UPSTREAM_FILTER_STATE", fop_state, 1, ARGS_STATE},
 	{"ENVIRONMENT", fop_fixed, 0, ARGS_ENV},
 };
 
-static void header_args(struct weft_cfg *c, struct fop *op, char *args)
+static atomic_bool host_metadata;
+
+bool weft_format_wants_host_metadata(void)
+{
+	return atomic_load_explicit(&host_metadata, memory_order_relaxed);
+}
+
+static int header_args(struct weft_cfg *c, const struct weft_path *at, struct fop *op, char *args)
 {
 	char *alt = strchr(args, '?'), *p;
 
-	for (p = args; *p; p++)
+	for (p = args; *p; p++) {
+		if (!isalnum((unsigned char)*p) && !strchr("!#$&'*+-.^_`|~", *p) &&
+		    !(*p == '?' && p == alt) && !(*p == ':' && (p == args || p == alt + 1)))
+			return weft_cfg_fail(
+				c, at, "must name one header, or two with '?' between, has \"%s\"",
+				args);
 		*p = (char)tolower((unsigned char)*p);
+	}
 	if (alt)
 		*alt++ = 0;
 	if (!strcmp(args, "host"))
@@ -155,6 +200,7 @@ static void header_args(struct weft_cfg *c, struct fop *op, char *args)
 	op->id = weft_hid_of(args, op->n);
 	op->alt = alt && *alt ? alt : NULL;
 	op->alt_id = op->alt ? weft_hid_of(alt, strlen(alt)) : WEFT_H_OTHER;
+	return 0;
 }
 
 /* "ns:key:key" */
@@ -178,21 +224,50 @@ static int meta_args(struct weft_cfg *c, const struct weft_path *at, struct fop 
 static int typed_meta_args(struct weft_cfg *c, const struct weft_path *at, struct fop *op,
 			   char *args)
 {
+	static const char *const kinds[] = {"DYNAMIC", "CLUSTER",      "UPSTREAM_HOST",
+					    "ROUTE",   "VIRTUAL_HOST", "LISTENER"};
 	char *colon = strchr(args, ':');
+	unsigned i = 0;
 
 	if (colon)
 		*colon = 0;
-	if (!strcmp(args, "DYNAMIC"))
-		op->arg = M_DYNAMIC;
-	else if (!strcmp(args, "CLUSTER"))
-		op->arg = M_CLUSTER;
-	else
-		return weft_cfg_fail(
-			c, at, "%%METADATA%% of type DYNAMIC and CLUSTER is supported, has \"%s\"",
-			args);
+	while (i < sizeof(kinds) / sizeof(*kinds) && strcmp(args, kinds[i]))
+		i++;
+	if (i == sizeof(kinds) / sizeof(*kinds))
+		return weft_cfg_fail(c, at,
+				     "%%METADATA%% takes DYNAMIC, CLUSTER, ROUTE, UPSTREAM_HOST, "
+				     "LISTENER or VIRTUAL_HOST, has \"%s\"",
+				     args);
+	op->arg = i;
+	if (i == M_HOST)
+		atomic_store_explicit(&host_metadata, true, memory_order_relaxed);
 	if (!colon || !colon[1])
 		return weft_cfg_fail(c, at, "%%METADATA%% needs TYPE:NAMESPACE:KEY");
 	return meta_args(c, at, op, colon + 1);
+}
+
+/* "KEY", "KEY:PLAIN", "KEY:TYPED", "KEY:FIELD:NAME" */
+static int state_args(struct weft_cfg *c, const struct weft_path *at, struct fop *op, char *args)
+{
+	char *how = strchr(args, ':'), *field;
+
+	if (how == args)
+		return weft_cfg_fail(c, at, "%%FILTER_STATE%% needs a key, has \"%s\"", args);
+	op->s = args;
+	if (!how)
+		return 0;
+	*how++ = 0;
+	field = strchr(how, ':');
+	if (field)
+		*field++ = 0;
+	if (strcmp(how, "PLAIN") && strcmp(how, "TYPED") && strcmp(how, "FIELD"))
+		return weft_cfg_fail(
+			c, at, "%%FILTER_STATE%% takes PLAIN, TYPED or FIELD behind ':', has \"%s\"",
+			how);
+	if ((*how == 'F') != (field && *field))
+		return weft_cfg_fail(c, at,
+				     "%%FILTER_STATE%% takes the name of a field with FIELD alone");
+	return 0;
 }
 
 /* "WQ:ORIG_OR_PATH" */
@@ -243,6 +318,12 @@ static int common_args(struct weft_cfg *c, const struct weft_path *at, struct fo
 	return 0;
 }
 
+static bool takes_length(enum args a)
+{
+	return a == ARGS_HEADER || a == ARGS_WORD || a == ARGS_ENV || a == ARGS_PATH ||
+	       a == ARGS_STATE || a == ARGS_TYPED_META;
+}
+
 int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, size_t name_n,
 	      const char *args, size_t args_n, bool has_args, size_t max, struct fop *op)
 {
@@ -265,14 +346,21 @@ int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, 
 			near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 	}
 	op->read = table[i].read;
+	if (table[i].read == fop_metadata && table[i].arg == M_HOST)
+		atomic_store_explicit(&host_metadata, true, memory_order_relaxed);
 	op->arg = table[i].arg;
 	op->max = max;
+	if (table[i].read == fop_tls && ((table[i].arg & ~(unsigned)T_UP) >= T_MORE ||
+					 (table[i].arg & ~(unsigned)T_UP) == T_SESSION))
+		weft_tls_more_want();
+	if (max && !takes_length(table[i].args))
+		return weft_cfg_fail(c, at, "%%%s%% takes no length, has %zu", table[i].name, max);
 	switch (table[i].args) {
 	case ARGS_NONE:
 	case ARGS_HOST:
-		if ((a && *a) || max)
+		if (a && *a)
 			return weft_cfg_fail(c, at,
-					     "%%%s%% takes no arguments and no length, has \"%s\"",
+					     "%%%s%% takes no arguments, has \"%s\"",
 					     table[i].name, a ? a : "");
 		if (table[i].args == ARGS_HOST)
 			op->s = !gethostname(host, sizeof(host)) ? weft_arena_strdup(c->arena, host)
@@ -310,10 +398,11 @@ int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, 
 				     table[i].name);
 	switch (table[i].args) {
 	case ARGS_HEADER:
-		header_args(c, op, a);
-		return 0;
+		return header_args(c, at, op, a);
 	case ARGS_META:
 		return meta_args(c, at, op, a);
+	case ARGS_STATE:
+		return state_args(c, at, op, a);
 	case ARGS_TYPED_META:
 		return typed_meta_args(c, at, op, a);
 	case ARGS_COMMON:

@@ -145,6 +145,10 @@ void fop_duration(const struct fop *op, const struct weft_format_in *in, struct 
 	case D_REQUEST_TX:
 		to = i->up_last_tx_ns;
 		break;
+	case D_POOL:
+		from = i->up_want_ns;
+		to = i->up_ready_ns;
+		break;
 	default:
 		from = i->down ? i->down->start_ns : 0;
 		to = i->down && i->down->tls ? i->down->ready_ns : 0;

@@ -1,4 +1,5 @@
 #include "proxy/l4/info.h"
+#include "proxy/net/tls_more.h"
 
 #include <string.h>
 
@@ -61,6 +62,10 @@ const struct weft_tls_info *weft_info_keep_tls(struct weft_arena *a, const struc
 	c->peer_ip = keep_list(a, t->peer_ip);
 	c->local_uri = keep_list(a, t->local_uri);
 	c->local_dns = keep_list(a, t->local_dns);
+	if (t->more) {
+		weft_tls_more_ref(t->more);
+		weft_arena_cleanup(a, weft_tls_more_unref, (void *)t->more);
+	}
 	return c;
 }
 
@@ -73,6 +78,13 @@ const struct weft_io_info *weft_info_keep(struct weft_arena *a, const struct wef
 	c->sni = keep(a, i->sni);
 	c->alpn = keep(a, i->alpn);
 	c->tls = tls ? weft_info_keep_tls(a, i->tls) : NULL;
+	if (i->origin) {
+		struct weft_io_origin *o = weft_arena_memdup(a, i->origin, sizeof(*o));
+
+		o->ja3 = keep(a, o->ja3);
+		o->ja4 = keep(a, o->ja4);
+		c->origin = o;
+	}
 	return c;
 }
 

@@ -6,6 +6,7 @@
 #include "proxy/net/io.h"
 #include "proxy/policy/match.h"
 #include "proxy/session/session.h"
+#include "xds/proto/envoy/config/core/v3/base.pb-c.h"
 #include "xds/proto/wellknown.pb-c.h"
 
 enum weft_flag {
@@ -38,9 +39,12 @@ struct weft_info {
 	const char *details;		 /* response code details, NULL: none; no spaces */
 	const char *termination_details; /* connection_termination_details; NULL */
 	uint64_t rx_bytes, tx_bytes;	 /* bodies */
-	uint64_t rx_head_bytes, tx_head_bytes;
+	uint64_t rx_head_bytes, tx_head_bytes; /* names and values */
+	uint64_t rx_head_wire, tx_head_wire;   /* of head and trailers, as they were sent */
+	uint64_t up_rx_head_bytes, up_tx_head_bytes, up_rx_head_wire, up_tx_head_wire;
 	uint64_t up_rx_wire, up_tx_wire, down_rx_wire, down_tx_wire;
 	const char *route_name, *vhost_name, *filter_chain_name, *listener_name;
+	const char *vcluster_name; /* NULL: none matched */
 	const char *requested_server_name;
 	struct weft_sockaddr remote;   /* after x-forwarded-for; down->remote otherwise */
 	struct weft_cluster *cluster;  /* referenced; NULL */
@@ -48,7 +52,11 @@ struct weft_info {
 	struct weft_sockaddr up_local; /* our address on the upstream connection */
 	struct weft_sockaddr up_remote;
 	const struct weft_tls_info *up_tls; /* NULL; copied into the arena */
+	const Envoy__Config__Core__V3__Metadata *up_metadata, *route_metadata, *vhost_metadata,
+		*listener_metadata; /* NULL; of the endpoint: in the arena */
 	uint64_t up_conn_id;
+	uint64_t up_want_ns, up_ready_ns; /* of the last attempt: a connection was asked for, was
+					     there */
 	const char *up_failure;	  /* transport failure reason; NULL */
 	const char *down_failure; /* of the client's connection; NULL */
 	const char *up_protocol;  /* "HTTP/1.1" … NULL */

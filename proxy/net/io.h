@@ -14,6 +14,7 @@
 struct event_base;
 struct weft_io;
 struct weft_tls_info;
+struct weft_tls_more;
 
 enum weft_io_end {
 	WEFT_IO_EOF, /* the peer ended its direction in order (FIN, close_notify, END_STREAM); only
@@ -57,6 +58,7 @@ struct weft_io_info {
 	uint64_t id;			    /* connection id, unique in the process */
 	uint64_t start_ns;		    /* CLOCK_MONOTONIC when accepted or dialled */
 	uint64_t ready_ns;		    /* handshake done; 0 before */
+	const struct weft_io_origin *origin; /* NULL: nothing of it */
 };
 /* Of a finished handshake; subject and SANs of the PEER's leaf are "" / none where it showed none.
  */
@@ -73,6 +75,12 @@ struct weft_tls_info {
 				 weft_io_peer_pem */
 	int64_t peer_not_before, peer_not_after;
 	bool peer_presented, peer_verified, resumed;
+	const struct weft_tls_more *more; /* NULL: no log wants it; proxy/net/tls_more.h */
+};
+/* What listener filters found out. */
+struct weft_io_origin {
+	struct weft_sockaddr direct_local; /* of the socket, where local is another; else family 0 */
+	const char *ja3, *ja4;		   /* fingerprints of the ClientHello; NULL */
 };
 struct weft_io_stat { /* bytes on the wire of the stream, grow */
 	uint64_t rx, tx;

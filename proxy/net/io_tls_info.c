@@ -1,4 +1,5 @@
 #include "proxy/net/io_tls_priv.h"
+#include "proxy/net/tls_more.h"
 
 #include "proxy/core/arena.h"
 #include <ctype.h>
@@ -10,11 +11,11 @@
 #include <string.h>
 #include <time.h>
 
-enum { SANS_MAX = 256 };
+enum { SANS_MAX = 256, OID_TEXT = 256 };
 
 static const char *const none[] = {NULL};
 
-static const char *hex(const uint8_t *p, size_t n, struct weft_arena *a)
+const char *weft_hex_text(const uint8_t *p, size_t n, struct weft_arena *a)
 {
 	static const char digits[] = "0123456789abcdef";
 	char *s = weft_arena_alloc(a, 2 * n + 1);
@@ -59,7 +60,7 @@ const char *weft_cert_serial(const struct x509_st *cert, struct weft_arena *a)
 {
 	const ASN1_INTEGER *s = X509_get0_serialNumber(cert);
 
-	return hex(ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s), a);
+	return weft_hex_text(ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s), a);
 }
 
 static int64_t unix_time(const ASN1_TIME *t)
@@ -81,14 +82,74 @@ int64_t weft_cert_not_after(const struct x509_st *cert)
 
 /* ---- subject alternative names */
 
+/* The value of an otherName as Envoy writes it, whatever its type is. */
+static const char *other_text(const ASN1_TYPE *v, struct weft_arena *a)
+{
+	const ASN1_STRING *s = NULL;
+	unsigned char *utf8 = NULL;
+	const char *text = NULL;
+	char oid[OID_TEXT];
+	int n;
+
+	switch (v ? v->type : V_ASN1_NULL) {
+	case V_ASN1_NULL:
+		return "";
+	case V_ASN1_BOOLEAN:
+		return v->value.boolean ? "true" : "false";
+	case V_ASN1_ENUMERATED:
+	case V_ASN1_INTEGER: {
+		BIGNUM *bn = v->type == V_ASN1_INTEGER
+				     ? ASN1_INTEGER_to_BN(v->value.integer, NULL)
+				     : ASN1_ENUMERATED_to_BN(v->value.enumerated, NULL);
+		char *dec = bn ? BN_bn2dec(bn) : NULL;
+
+		text = dec ? weft_arena_strdup(a, dec) : NULL;
+		OPENSSL_free(dec);
+		BN_free(bn);
+		return text;
+	}
+	case V_ASN1_OBJECT:
+		n = OBJ_obj2txt(oid, sizeof(oid), v->value.object, 1);
+		return n > 0 && n < OID_TEXT ? weft_arena_strdup(a, oid) : NULL;
+	case V_ASN1_BMPSTRING:
+	case V_ASN1_UNIVERSALSTRING:
+		n = ASN1_STRING_to_UTF8(&utf8, v->value.asn1_string);
+		if (n > 0 && !memchr(utf8, 0, (size_t)n))
+			text = weft_arena_strndup(a, (const char *)utf8, (size_t)n);
+		OPENSSL_free(utf8);
+		return text;
+	case V_ASN1_BIT_STRING:
+	case V_ASN1_OCTET_STRING:
+	case V_ASN1_PRINTABLESTRING:
+	case V_ASN1_T61STRING:
+	case V_ASN1_IA5STRING:
+	case V_ASN1_GENERALSTRING:
+	case V_ASN1_UTF8STRING:
+	case V_ASN1_VISIBLESTRING:
+	case V_ASN1_NUMERICSTRING:
+	case V_ASN1_UTCTIME:
+	case V_ASN1_GENERALIZEDTIME:
+		s = v->value.asn1_string;
+		break;
+	default:
+		return NULL;
+	}
+	n = ASN1_STRING_length(s);
+	if (n <= 0 || memchr(ASN1_STRING_get0_data(s), 0, (size_t)n))
+		return NULL;
+	return weft_arena_strndup(a, (const char *)ASN1_STRING_get0_data(s), (size_t)n);
+}
+
 static const char *san_text(const GENERAL_NAME *g, enum weft_san which, struct weft_arena *a)
 {
-	static const int types[] = {GEN_URI, GEN_DNS, GEN_EMAIL, GEN_IPADD};
+	static const int types[] = {GEN_URI, GEN_DNS, GEN_EMAIL, GEN_IPADD, GEN_OTHERNAME};
 	const ASN1_STRING *s;
 	size_t n;
 
 	if (g->type != types[which])
 		return NULL;
+	if (which == WEFT_SAN_OTHER)
+		return other_text(g->d.otherName->value, a);
 	s = which == WEFT_SAN_IP ? g->d.iPAddress : g->d.ia5;
 	n = (size_t)ASN1_STRING_length(s);
 	if (which == WEFT_SAN_IP) {
@@ -163,7 +224,7 @@ static void fill_peer(struct weft_tls_sess *t, struct weft_tls_info *i, X509 *x,
 	i->peer_issuer = weft_cert_issuer(x, a);
 	i->peer_serial = weft_cert_serial(x, a);
 	if (X509_digest(x, EVP_sha256(), digest, &n) == 1)
-		i->peer_sha256 = hex(digest, n, a);
+		i->peer_sha256 = weft_hex_text(digest, n, a);
 	i->peer_uri = pick(names, WEFT_SAN_URI, a);
 	i->peer_dns = pick(names, WEFT_SAN_DNS, a);
 	i->peer_email = pick(names, WEFT_SAN_EMAIL, a);
@@ -257,6 +318,8 @@ const struct weft_tls_info *weft_tls_sess_info(struct weft_tls_sess *t)
 	if (own)
 		fill_own(i, own, a);
 	t->info = i;
+	if (weft_tls_more_wanted())
+		i->more = weft_tls_more_of(t);
 	return i;
 }
 

@@ -217,8 +217,22 @@ void weft_exchange_set_user(struct weft_exchange *x, const struct weft_exchange_
 
 void weft_exchange_bytes(const struct weft_exchange *x, uint64_t *ret_rx, uint64_t *ret_tx)
 {
-	*ret_rx = x->rx;
-	*ret_tx = x->tx;
+	struct weft_h2_bytes now = x->wire;
+
+	if (x->st)
+		weft_h2_stream_bytes(x->st, &now);
+	*ret_rx = now.rx;
+	*ret_tx = now.tx;
+}
+
+void weft_exchange_head_bytes(const struct weft_exchange *x, uint64_t *ret_rx, uint64_t *ret_tx)
+{
+	struct weft_h2_bytes now = x->wire;
+
+	if (x->st)
+		weft_h2_stream_bytes(x->st, &now);
+	*ret_rx = now.rx_head;
+	*ret_tx = now.tx_head;
 }
 
 static bool cannot_send(const struct weft_exchange *x)

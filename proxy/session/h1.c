@@ -130,7 +130,7 @@ static void deliver_body(struct weft_session *s, struct evbuffer *in, const char
 	bool end = ev->end;
 	struct evbuffer *b;
 
-	x->rx += used;
+	x->wire.rx += used;
 	if (skip)
 		evbuffer_drain(in, skip);
 	if (evbuffer_get_length(in) == n) {
@@ -151,7 +151,7 @@ static void deliver_opaque(struct weft_session *s, struct evbuffer *in)
 {
 	struct weft_exchange *x = s->h1.x;
 
-	x->rx += evbuffer_get_length(in);
+	x->wire.rx += evbuffer_get_length(in);
 	if (evbuffer_get_length(in) && !x->rx_end)
 		x->ops->data(x, in, false);
 	if (!s->freed)
@@ -164,7 +164,7 @@ static void deliver_end(struct weft_session *s, struct weft_h1_event *ev, size_t
 	struct evbuffer *none;
 	struct weft_headers *h = NULL;
 
-	x->rx += used;
+	x->wire.rx += used;
 	x->rx_end = true;
 	if (s->conf->server && x->tx_end)
 		return;

@@ -29,7 +29,7 @@ static void client_head(struct weft_session *s, struct weft_h1_event *ev, size_t
 	bool end = ev->end, interim = ev->head.interim;
 	bool keep = ev->head.keep_alive && !ev->head.until_close;
 
-	x->rx += ev->head.block_len;
+	x->wire.rx += ev->head.block_len;
 	x->rx_began = true;
 	if (!interim)
 		x->opaque = ev->head.status == 101 || (x->connect && ev->head.connect);

@@ -125,7 +125,7 @@ static void server_head(struct weft_session *s, struct weft_h1_event *ev, size_t
 	x = s->h1.x = weft_exchange_new(s);
 	if (!begin(s, x))
 		return;
-	x->rx = ev->head.block_len;
+	x->wire.rx = ev->head.block_len;
 	s->h1.reuse = ev->head.keep_alive;
 	h = weft_h1_request_headers(x, &ev->head);
 	evbuffer_drain(weft_io_in(s->io), used);

@@ -20,7 +20,7 @@ void weft_h2_forget(struct weft_exchange *x)
 	struct weft_session_h2 *h = x->s->h2;
 
 	if (x->st) {
-		weft_h2_stream_bytes(x->st, &x->rx, &x->tx);
+		weft_h2_stream_bytes(x->st, &x->wire);
 		weft_h2_stream_set_user(x->st, NULL);
 		x->st = NULL;
 	}
@@ -171,7 +171,7 @@ static void on_closed(struct weft_h2_stream *st, uint32_t code)
 	if (weft_h2_peer_reset(st) && !x->detail[0])
 		x->detail = code == WEFT_H2_REFUSED_STREAM ? WEFT_DETAIL_REMOTE_REFUSED
 							   : WEFT_DETAIL_REMOTE_RESET;
-	weft_h2_stream_bytes(st, &x->rx, &x->tx);
+	weft_h2_stream_bytes(st, &x->wire);
 	x->st = NULL;
 	weft_h2_queue(x);
 }

@@ -34,6 +34,7 @@ enum lfilter_kind { LF_TLS_INSPECTOR, LF_HTTP_INSPECTOR, LF_ORIGINAL_DST, LF_PRO
 struct lfilter {
 	enum lfilter_kind kind;
 	size_t hello_max;
+	unsigned prints; /* WEFT_SNIFF_WANT_* */
 	bool pp_optional, pp_v1_off, pp_v2_off;
 	const Envoy__Config__Listener__V3__ListenerFilterChainMatchPredicate *disabled; /* NULL */
 };
@@ -130,7 +131,8 @@ struct lpre; /* one accepted socket */
 struct lpre_done {
 	int fd;
 	struct evbuffer *already; /* bytes read ahead; NULL: none */
-	struct weft_sockaddr local, remote, direct_remote;
+	struct weft_sockaddr local, remote, direct_remote, direct_local;
+	const char *ja3, *ja4; /* "" or NULL: none */
 	const char *sni, *transport;
 	const char *const *alpn;
 	bool restored; /* original destination was found */

@@ -1,6 +1,7 @@
 /* A Listener message as compiled. */
 #include "proxy/waypoint/listener.h"
 
+#include "proxy/codec/sniff.h"
 #include "proxy/l4/als.h"
 #include "xds/proto/envoy/extensions/filters/listener/http_inspector/v3/http_inspector.pb-c.h"
 #include "xds/proto/envoy/extensions/filters/listener/original_dst/v3/original_dst.pb-c.h"
@@ -192,6 +193,11 @@ static int lfilter_prepare(struct weft_cfg *c, const struct weft_path *at,
 
 		f->kind = LF_TLS_INSPECTOR;
 		f->hello_max = weft_cfg_u32(t->max_client_hello_size, 16 << 10);
+		f->prints =
+			(weft_cfg_bool(t->enable_ja3_fingerprinting, false) ? WEFT_SNIFF_WANT_JA3
+									    : 0) |
+			(weft_cfg_bool(t->enable_ja4_fingerprinting, false) ? WEFT_SNIFF_WANT_JA4
+									    : 0);
 		if (t->initial_read_buffer_size && (t->initial_read_buffer_size->value < 256 ||
 						    t->initial_read_buffer_size->value > 65536))
 			return weft_cfg_fail(c, &ph, "must be 256..65536, is %u",

@@ -41,6 +41,7 @@ static void chain_begin(struct wconn *x)
 		.conf = x->lc->filters,
 		.io = io,
 		.listener_name = x->c->l->name,
+		.listener_metadata = x->c->l->msg->metadata,
 		.filter_chain_name = x->lc->name,
 		.logs = x->c->l->logs,
 		.closed = on_chain_closed,
@@ -148,6 +149,22 @@ const struct lchain *wconn_choose(struct wconf *c, const struct lpre_done *d)
 	return lc;
 }
 
+/* Most connections have nothing of it. */
+static void keep_origin(struct weft_io *io, const struct lpre_done *d, struct weft_io_info *info)
+{
+	struct weft_io_origin *o;
+	bool moved = !weft_sockaddr_eq(&d->direct_local, &d->local);
+
+	if (!moved && !(d->ja3 && *d->ja3) && !(d->ja4 && *d->ja4))
+		return;
+	o = weft_arena_alloc(weft_io_arena(io), sizeof(*o));
+	if (moved)
+		o->direct_local = d->direct_local;
+	o->ja3 = d->ja3 && *d->ja3 ? weft_arena_strdup(weft_io_arena(io), d->ja3) : NULL;
+	o->ja4 = d->ja4 && *d->ja4 ? weft_arena_strdup(weft_io_arena(io), d->ja4) : NULL;
+	info->origin = o;
+}
+
 void wconn_start(struct wconf *c, const struct lpre_done *d, uint64_t start_ns)
 {
 	const struct lchain *lc = wconn_choose(c, d);
@@ -174,7 +191,8 @@ void wconn_start(struct wconf *c, const struct lpre_done *d, uint64_t start_ns)
 	info->local = d->local;
 	info->remote = d->remote;
 	info->direct_remote = d->direct_remote;
-	if (!lc->tls && d->sni && *d->sni)
+	keep_origin(x->io, d, info);
+	if (d->sni && *d->sni)
 		info->sni = weft_arena_strdup(weft_io_arena(x->io), d->sni);
 	if (weft_io_is_ready(x->io))
 		chain_begin(x);

@@ -26,7 +26,7 @@ struct lpre {
 	struct lpre_done d;
 	const char *alpn[ALPN_NAMES + 1];
 	char alpn_text[WEFT_SNIFF_ALPN_MAX + ALPN_NAMES];
-	char sni[WEFT_SNIFF_NAME_MAX + 1];
+	char sni[WEFT_SNIFF_NAME_MAX + 1], ja3[WEFT_SNIFF_JA3 + 1], ja4[WEFT_SNIFF_JA4 + 1];
 	void (*done)(void *owner, struct lpre *p, const struct lpre_done *d, bool ok);
 	void *owner;
 };
@@ -94,7 +94,7 @@ static enum verdict tls_inspect(struct lpre *p, const struct lfilter *f)
 	const uint8_t *b = ahead(p, &n);
 	const char *name;
 
-	switch (weft_sniff_tls(b, n, f->hello_max, &hello)) {
+	switch (weft_sniff_tls(b, n, f->hello_max, f->prints, &hello)) {
 	case WEFT_SNIFF_MORE:
 		return p->eof ? V_NEXT : V_MORE;
 	case WEFT_SNIFF_TOO_LARGE:
@@ -108,6 +108,10 @@ static enum verdict tls_inspect(struct lpre *p, const struct lfilter *f)
 	p->d.transport = "tls";
 	memcpy(p->sni, hello.server_name, sizeof(p->sni));
 	p->d.sni = p->sni;
+	memcpy(p->ja3, hello.ja3, sizeof(p->ja3));
+	memcpy(p->ja4, hello.ja4, sizeof(p->ja4));
+	p->d.ja3 = p->ja3;
+	p->d.ja4 = p->ja4;
 	while (k < ALPN_NAMES && (len = weft_sniff_alpn(&hello, &at, &name))) {
 		memcpy(p->alpn_text + used, name, len);
 		p->alpn[k++] = p->alpn_text + used;
@@ -270,6 +274,7 @@ lpre_start(struct event_base *base, const struct lconf *l, int fd, const struct 
 	p->d.sni = "";
 	p->d.remote = p->d.direct_remote = *peer;
 	(void)weft_sock_local(fd, &p->d.local);
+	p->d.direct_local = p->d.local;
 	event_assign(&p->ev, base, fd, EV_READ | EV_PERSIST, on_read, p);
 	event_assign(&p->timer, base, -1, 0, on_timer, p);
 	if (!run(p))

@@ -14,6 +14,7 @@ void llog_write(const struct lconf *l, const struct llog *e)
 				 .termination_details = e->termination,
 				 .down_failure = e->failure,
 				 .listener_name = l->name,
+				 .listener_metadata = l->msg->metadata,
 				 .filter_chain_name = e->chain,
 				 .requested_server_name = e->io->sni,
 				 .remote = e->io->remote};
@@ -40,7 +41,10 @@ void llog_early(const struct lconf *l, const struct lpre_done *d, uint64_t start
 				  .sni = d->sni,
 				  .alpn = "",
 				  .start_ns = start_ns};
+	struct weft_io_origin origin = {
+		.direct_local = d->direct_local, .ja3 = d->ja3, .ja4 = d->ja4};
 
+	io.origin = &origin;
 	llog_write(l, &(struct llog){.io = &io,
 				     .start_ns = start_ns,
 				     .details = no_chain ? "filter_chain_not_found" : NULL,

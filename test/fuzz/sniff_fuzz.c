@@ -16,11 +16,14 @@ static void look(const uint8_t *data, size_t n, enum weft_sniff *tls, enum weft_
 	assert(exact);
 	memcpy(exact, data, n);
 	*http = weft_sniff_http(exact, n);
-	*tls = weft_sniff_tls(exact, n, WEFT_SNIFF_HELLO_MAX, &h);
+	*tls = weft_sniff_tls(exact, n, WEFT_SNIFF_HELLO_MAX,
+			      WEFT_SNIFF_WANT_JA3 | WEFT_SNIFF_WANT_JA4, &h);
 	free(exact);
 	if (*tls != WEFT_SNIFF_TLS)
 		return;
 	assert(strlen(h.server_name) <= WEFT_SNIFF_NAME_MAX);
+	assert(strlen(h.ja3) == WEFT_SNIFF_JA3);
+	assert(strlen(h.ja4) == WEFT_SNIFF_JA4 || strlen(h.ja4) == WEFT_SNIFF_JA4 - 2);
 	while ((k = weft_sniff_alpn(&h, &at, &s)))
 		assert((const uint8_t *)s + k <= h.alpn + h.alpn_len);
 }

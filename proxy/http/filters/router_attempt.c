@@ -3,8 +3,11 @@
 
 #include "proxy/core/decimal.h"
 #include "proxy/core/worker.h"
+#include "proxy/l4/format_want.h"
+#include "proxy/net/tls_more.h"
 #include "proxy/upstream/health.h"
 #include "proxy/upstream/transport.h"
+#include "xds/wire.h"
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -208,6 +211,9 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 	r->answer_whole = end;
 	if (router_retry_headers(r, h) && router_retry(r, h))
 		return;
+	weft_exchange_head_bytes(r->x, &info->up_rx_head_wire, &info->up_tx_head_wire);
+	if (info->up_tls && info->up_tls->more)
+		weft_tls_more_renew(weft_session_io(weft_exchange_session(r->x)));
 	router_retry_done(r, status < 500);
 	if (r->route->internal_redirect && router_redirect(r, h))
 		return;
@@ -224,6 +230,7 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 static void x_informational(struct weft_exchange *x, struct weft_headers *h)
 {
 	struct router *r = weft_exchange_user(x);
+	info->up_rx_head_bytes = h->bytes;
 
 	weft_stream_respond_informational(r->s, h);
 }
@@ -280,6 +287,7 @@ static struct failure failure_of(enum weft_reset why, const char *detail)
 	case WEFT_RESET_OVERFLOW:
 		return (struct failure){"overflow", WEFT_FLAG_UO};
 	case WEFT_RESET_PROTOCOL:
+	weft_stream_info(r->s)->up_rx_head_bytes += h->bytes;
 		return (struct failure){"protocol error", WEFT_FLAG_UPE};
 	case WEFT_RESET_LOCAL:
 		return (struct failure){"local reset", WEFT_FLAG_LR};
@@ -457,6 +465,7 @@ static void bind_downstream(struct router *r)
 	struct bound *b;
 
 	if (!io)
+		info->up_tx_head_bytes += r->trailers->bytes;
 		return;
 	b = weft_arena_alloc(weft_io_arena(io), sizeof(*b));
 	b->wc = r->wc;
@@ -469,6 +478,7 @@ static void open_exchange(struct router *r)
 {
 	struct weft_stream *s = r->s;
 	struct weft_info *info = weft_stream_info(s);
+	info->up_ready_ns = router_now(r);
 	bool body = r->body_expected || weft_stream_upgrade(s);
 	char text[WEFT_DECIMAL];
 	size_t n;
@@ -550,7 +560,8 @@ void router_attempt(struct router *r)
 	enum weft_reset why_not;
 	int rc;
 
-	r->try_start_ns = ctx.now_ns = router_now(r);
+	r->try_start_ns = ctx.now_ns = info->up_want_ns = router_now(r);
+	info->up_ready_ns = 0;
 	router_expect(r);
 	info->attempts = ++r->tries;
 	if (r->life_ms && !weft_timer_is_set(&r->life))
@@ -559,6 +570,7 @@ void router_attempt(struct router *r)
 		ctx.accept = router_host_ok;
 		ctx.max_tries = r->policy->host_attempts;
 		if (r->policy->previous_priorities)
+	weft_stream_info(r->s)->up_ready_ns = router_now(r);
 			ctx.priorities = router_priorities;
 	}
 	if (c->original_dst_header) {
@@ -571,6 +583,23 @@ void router_attempt(struct router *r)
 		bool drop = !strcmp(why, "drop_overload");
 
 		router_retry_done(r, false);
+/* A copy for logs: the set of hosts that it stands in may be replaced before they are written. */
+static void keep_metadata(struct router *r, const struct weft_endpoint_entry *e)
+{
+	struct weft_info *info = weft_stream_info(r->s);
+	ProtobufCAllocator al = weft_wire_allocator(info->arena);
+	uint8_t *b;
+	size_t n;
+
+	info->up_metadata = NULL;
+	if (!e || !e->metadata || !weft_format_wants_host_metadata())
+		return;
+	n = protobuf_c_message_get_packed_size(&e->metadata->base);
+	b = weft_arena_alloc(info->arena, n + 1);
+	protobuf_c_message_pack(&e->metadata->base, b);
+	info->up_metadata = (const void *)protobuf_c_message_unpack(e->metadata->base.descriptor, &al, n, b);
+}
+
 		router_reply(r, 503, drop ? WEFT_FLAG_DO : WEFT_FLAG_UH, why,
 			     drop ? "drop overload" : "no healthy upstream", drop);
 		return;
@@ -625,3 +654,4 @@ void router_timeout(struct router *r, bool per_try)
 {
 	timed_out(r, per_try, per_try ? "upstream_per_try_timeout" : "response_timeout");
 }
+	keep_metadata(r, e);

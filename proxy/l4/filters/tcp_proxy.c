@@ -196,6 +196,8 @@ static struct weft_host *pick(struct tcp *t, const struct weft_endpoint_entry **
 		ctx.owner = t;
 		ctx.max_tries = OTHER_HOST_TRIES;
 	}
+	t->info->up_want_ns = weft_now_ns();
+	t->info->up_ready_ns = 0;
 	h = weft_wcluster_pick(t->wc, &ctx, ret_entry, &why);
 	if (!h) {
 		weft_info_flag(t->info,
@@ -302,6 +304,7 @@ static void upstream_info(struct tcp *t)
 	const struct weft_io *io = t->up ? t->up : weft_session_io(t->lease->session);
 	const struct weft_io_info *i = weft_io_info(io);
 
+	t->info->up_ready_ns = weft_now_ns();
 	t->info->up_local = i->local;
 	t->info->up_remote = i->remote;
 	t->info->up_conn_id = i->id;

@@ -45,7 +45,7 @@ static enum weft_sniff tls(const uint8_t *p, size_t n, size_t max, struct weft_s
 
 	assert_non_null(exact);
 	memcpy(exact, p, n);
-	v = weft_sniff_tls(exact, n, max, h);
+	v = weft_sniff_tls(exact, n, max, WEFT_SNIFF_WANT_JA3 | WEFT_SNIFF_WANT_JA4, h);
 	free(exact);
 	return v;
 }
