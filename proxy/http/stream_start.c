@@ -123,8 +123,6 @@ void weft_stream_times(struct weft_stream *s)
 	const struct hcm_times *ms = &s->c->conf->ms;
 	struct weft_timers *ts = s->c->w->timers;
 
-	s->info.route_metadata = s->route->msg ? s->route->msg->metadata : NULL;
-	s->info.vhost_metadata = weft_vhost_msg(s->route->vhost)->metadata;
 	s->idle_ms = ms->stream_idle;
 	if (s->route && s->route->idle_timeout_ms >= 0)
 		s->idle_ms = (uint64_t)s->route->idle_timeout_ms;
@@ -155,6 +153,8 @@ static void find_route(struct weft_stream *s)
 	if (!s->route)
 		return;
 	s->info.route_name = s->route->name;
+	s->info.route_metadata = s->route->msg ? s->route->msg->metadata : NULL;
+	s->info.vhost_metadata = weft_vhost_msg(s->route->vhost)->metadata;
 	if (s->route->action == WEFT_ROUTE_FORWARD)
 		weft_route_cluster(s->route, &in, &s->weighted);
 }

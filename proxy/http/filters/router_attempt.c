@@ -194,6 +194,9 @@ static void answered(struct router *r)
 	r->over = true;
 	router_timers_off(r);
 	weft_exchange_bytes(r->x, &info->up_rx_wire, &info->up_tx_wire);
+	weft_exchange_head_bytes(r->x, &info->up_rx_head_wire, &info->up_tx_head_wire);
+	if (info->up_tls && info->up_tls->more)
+		weft_tls_more_renew(weft_session_io(weft_exchange_session(r->x)));
 	(void)router_leave(r);
 }
 
@@ -205,15 +208,13 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 	int status = weft_headers_status(h);
 
 	info->up_first_rx_ns = info->up_last_rx_ns = now;
+	info->up_rx_head_bytes = h->bytes;
 	touch_idle(r, now);
 	count_answer(r, h, status);
 	health_said(r, h);
 	r->answer_whole = end;
 	if (router_retry_headers(r, h) && router_retry(r, h))
 		return;
-	weft_exchange_head_bytes(r->x, &info->up_rx_head_wire, &info->up_tx_head_wire);
-	if (info->up_tls && info->up_tls->more)
-		weft_tls_more_renew(weft_session_io(weft_exchange_session(r->x)));
 	router_retry_done(r, status < 500);
 	if (r->route->internal_redirect && router_redirect(r, h))
 		return;
@@ -230,7 +231,6 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 static void x_informational(struct weft_exchange *x, struct weft_headers *h)
 {
 	struct router *r = weft_exchange_user(x);
-	info->up_rx_head_bytes = h->bytes;
 
 	weft_stream_respond_informational(r->s, h);
 }
@@ -256,6 +256,7 @@ static void x_trailers(struct weft_exchange *x, struct weft_headers *h)
 	struct router *r = weft_exchange_user(x);
 
 	weft_stream_info(r->s)->up_last_rx_ns = router_now(r);
+	weft_stream_info(r->s)->up_rx_head_bytes += h->bytes;
 	answered(r);
 	weft_stream_respond_trailers(r->s, h);
 }
@@ -287,7 +288,6 @@ static struct failure failure_of(enum weft_reset why, const char *detail)
 	case WEFT_RESET_OVERFLOW:
 		return (struct failure){"overflow", WEFT_FLAG_UO};
 	case WEFT_RESET_PROTOCOL:
-	weft_stream_info(r->s)->up_rx_head_bytes += h->bytes;
 		return (struct failure){"protocol error", WEFT_FLAG_UPE};
 	case WEFT_RESET_LOCAL:
 		return (struct failure){"local reset", WEFT_FLAG_LR};
@@ -425,6 +425,7 @@ void router_send_body(struct router *r)
 	}
 	if (r->trailers && r->req_end && !r->sent_end) {
 		r->sent_end = true;
+		info->up_tx_head_bytes += r->trailers->bytes;
 		weft_exchange_send_trailers(r->x, r->trailers);
 	}
 	if (r->sent_end)
@@ -437,6 +438,7 @@ static void note_upstream(struct router *r)
 	struct weft_info *info = weft_stream_info(r->s);
 	const struct weft_io_info *io = weft_io_info(weft_session_io(r->lease->session));
 
+	info->up_ready_ns = router_now(r);
 	info->up_local = io->local;
 	info->up_remote = io->remote;
 	info->up_conn_id = io->id;
@@ -465,7 +467,6 @@ static void bind_downstream(struct router *r)
 	struct bound *b;
 
 	if (!io)
-		info->up_tx_head_bytes += r->trailers->bytes;
 		return;
 	b = weft_arena_alloc(weft_io_arena(io), sizeof(*b));
 	b->wc = r->wc;
@@ -478,7 +479,6 @@ static void open_exchange(struct router *r)
 {
 	struct weft_stream *s = r->s;
 	struct weft_info *info = weft_stream_info(s);
-	info->up_ready_ns = router_now(r);
 	bool body = r->body_expected || weft_stream_upgrade(s);
 	char text[WEFT_DECIMAL];
 	size_t n;
@@ -526,6 +526,7 @@ static void on_lease_failed(void *owner, struct weft_lease *l, enum weft_reset w
 	struct router *r = owner;
 	struct weft_arena *a = weft_stream_arena(r->s);
 
+	weft_stream_info(r->s)->up_ready_ns = router_now(r);
 	/* the words that Envoy's users search for */
 	detail = !detail || !*detail ? ""
 		 : why == WEFT_RESET_CONNECT && strncmp(detail, "TLS", 3)
@@ -537,6 +538,23 @@ static void on_lease_failed(void *owner, struct weft_lease *l, enum weft_reset w
 }
 
 static const struct weft_lease_ops lease_ops = {on_lease, on_lease_failed};
+
+/* A copy for logs: the set of hosts that it stands in may be replaced before they are written. */
+static void keep_metadata(struct router *r, const struct weft_endpoint_entry *e)
+{
+	struct weft_info *info = weft_stream_info(r->s);
+	ProtobufCAllocator al = weft_wire_allocator(info->arena);
+	uint8_t *b;
+	size_t n;
+
+	info->up_metadata = NULL;
+	if (!e || !e->metadata || !weft_format_wants_host_metadata())
+		return;
+	n = protobuf_c_message_get_packed_size(&e->metadata->base);
+	b = weft_arena_alloc(info->arena, n + 1);
+	protobuf_c_message_pack(&e->metadata->base, b);
+	info->up_metadata = (const void *)protobuf_c_message_unpack(e->metadata->base.descriptor, &al, n, b);
+}
 
 void router_attempt(struct router *r)
 {
@@ -570,7 +588,6 @@ void router_attempt(struct router *r)
 		ctx.accept = router_host_ok;
 		ctx.max_tries = r->policy->host_attempts;
 		if (r->policy->previous_priorities)
-	weft_stream_info(r->s)->up_ready_ns = router_now(r);
 			ctx.priorities = router_priorities;
 	}
 	if (c->original_dst_header) {
@@ -583,23 +600,6 @@ void router_attempt(struct router *r)
 		bool drop = !strcmp(why, "drop_overload");
 
 		router_retry_done(r, false);
-/* A copy for logs: the set of hosts that it stands in may be replaced before they are written. */
-static void keep_metadata(struct router *r, const struct weft_endpoint_entry *e)
-{
-	struct weft_info *info = weft_stream_info(r->s);
-	ProtobufCAllocator al = weft_wire_allocator(info->arena);
-	uint8_t *b;
-	size_t n;
-
-	info->up_metadata = NULL;
-	if (!e || !e->metadata || !weft_format_wants_host_metadata())
-		return;
-	n = protobuf_c_message_get_packed_size(&e->metadata->base);
-	b = weft_arena_alloc(info->arena, n + 1);
-	protobuf_c_message_pack(&e->metadata->base, b);
-	info->up_metadata = (const void *)protobuf_c_message_unpack(e->metadata->base.descriptor, &al, n, b);
-}
-
 		router_reply(r, 503, drop ? WEFT_FLAG_DO : WEFT_FLAG_UH, why,
 			     drop ? "drop overload" : "no healthy upstream", drop);
 		return;
@@ -614,6 +614,7 @@ static void keep_metadata(struct router *r, const struct weft_endpoint_entry *e)
 		weft_host_unref(info->host);
 	info->host = host; /* its reference is the info's now */
 	how.metadata = e ? e->metadata : NULL;
+	keep_metadata(r, e);
 	weft_transport_names(c, r->req, name, &how);
 	rc = weft_pool_take(r->wc, host, &how, &lease_ops, r, &r->lease);
 	why_not = rc == -EBUSY ? WEFT_RESET_OVERFLOW : WEFT_RESET_CONNECT;
@@ -654,4 +655,3 @@ void router_timeout(struct router *r, bool per_try)
 {
 	timed_out(r, per_try, per_try ? "upstream_per_try_timeout" : "response_timeout");
 }
-	keep_metadata(r, e);
