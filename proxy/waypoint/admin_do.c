@@ -175,6 +175,6 @@ int admin_reset(struct areq *r)
 
 int admin_reopen(struct areq *r)
 {
-	weft_access_logs_reopen();
+	waypoint_logs_reopen(r->w);
 	return areq_text(r, 200, "OK\n");
 }

@@ -57,7 +57,9 @@ static void on_term(evutil_socket_t sig, short what, void *arg)
 
 static void on_usr1(evutil_socket_t sig, short what, void *arg)
 {
-	weft_access_logs_reopen();
+	struct ending *e = arg;
+
+	waypoint_logs_reopen(e->w);
 }
 
 static void on_hup(evutil_socket_t sig, short what, void *arg)

@@ -3,6 +3,8 @@
 
 #include "proxy/core/log.h"
 #include "proxy/http/hcm.h"
+#include "proxy/l4/als.h"
+#include "proxy/l4/logsink.h"
 #include "proxy/upstream/transport.h"
 #include "proxy/waypoint/hbone_in.h"
 #include <errno.h>
@@ -14,6 +16,14 @@
 static void on_cluster(void *owner, const char *name, bool on)
 {
 	waypoint_look(owner);
+}
+
+static void on_ejection(void *owner, const char *line, size_t n)
+{
+	struct waypoint *w = owner;
+
+	if (weft_log_sink_put(w->ejections, line, n) < n)
+		weft_log(WEFT_LOG_WARN, "the log of ejections does not take a line");
 }
 
 static void on_table(void *owner, struct weft_route_table *t)
@@ -145,6 +155,8 @@ static void managers(struct waypoint *w)
 	if (m->cluster_manager && m->cluster_manager->local_cluster_name &&
 	    *m->cluster_manager->local_cluster_name)
 		cc.local_cluster = m->cluster_manager->local_cluster_name;
+	if (w->ejections)
+		cc.outlier_event = on_ejection;
 	if (m->node && m->node->locality)
 		cc.local =
 			(struct weft_locality){m->node->locality->region, m->node->locality->zone,
@@ -177,6 +189,49 @@ static bool sound(const struct weft_errs *errs, const char *kind, size_t i)
 	return !errs->dropped;
 }
 
+static const char *ejections_path(const struct waypoint *w)
+{
+	const Envoy__Config__Bootstrap__V3__ClusterManager *m = w->boot.msg->cluster_manager;
+	const char *path = m && m->outlier_detection ? m->outlier_detection->event_log_path : NULL;
+
+	return path && *path ? path : NULL;
+}
+
+/* Before there are clusters: they tell it from their beginning. */
+static int ejections_open(struct waypoint *w, struct weft_cfg *c)
+{
+	const struct weft_path m = {NULL, "cluster_manager", -1}, o = {&m, "outlier_detection", -1},
+			       p = {&o, "event_log_path", -1};
+	const char *path = ejections_path(w);
+	struct weft_err err = {0};
+
+	if (!path || w->opt.mode == MODE_VALIDATE)
+		return 0;
+	if (weft_log_sink_open(path, &w->ejections, &err))
+		return weft_cfg_fail(c, &p, "%s", err.msg);
+	return 0;
+}
+
+void waypoint_logs_reopen(struct waypoint *w)
+{
+	struct weft_err err = {0};
+
+	weft_access_logs_reopen();
+	if (w->ejections && weft_log_sink_reopen(w->ejections, ejections_path(w), &err))
+		weft_log_err(WEFT_LOG_WARN, &err, "the log of ejections stays where it was");
+}
+
+static int common_bind(struct waypoint *w, struct weft_cfg *c)
+{
+	const Envoy__Config__Bootstrap__V3__ClusterManager *m = w->boot.msg->cluster_manager;
+	const struct weft_path top = {NULL, "cluster_manager", -1},
+			       at = {&top, "upstream_bind_config", -1};
+
+	return m && m->upstream_bind_config
+		       ? weft_clusters_bind(w->clusters, c, &at, m->upstream_bind_config)
+		       : 0;
+}
+
 int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns)
 {
 	const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *s =
@@ -192,7 +247,9 @@ int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs 
 
 	weft_http_register();
 	weft_hbone_register();
+	err |= ejections_open(w, &c);
 	managers(w);
+	err |= common_bind(w, &c);
 	err |= waypoint_duplicates(&c, s);
 	for (i = 0; s && i < s->n_secrets; i++) {
 		struct weft_path p = {&top, "secrets", (int)i};
@@ -256,6 +313,7 @@ void waypoint_free(struct waypoint *w)
 	listeners_free(w->listeners);
 	weft_route_tables_free(w->routes);
 	weft_clusters_free(w->clusters);
+	weft_log_sink_free(w->ejections);
 	secrets_free(w->secrets);
 	weft_xds_sources_free(w->sources);
 	free(w->all_workers);

@@ -150,10 +150,13 @@ struct waypoint {
 	struct event *drain_end, *flush;
 	bool looking;
 	struct weft_worker **all_workers; /* workers, then main */
+	struct weft_log_sink *ejections;  /* outlier_detection.event_log_path; NULL */
 };
 /* Static parts of the bootstrap into the managers. Errors in errs. */
 int waypoint_build(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns);
 void waypoint_free(struct waypoint *w);
+/* Access logs, and the log of ejections: opened again by path. */
+void waypoint_logs_reopen(struct waypoint *w);
 void waypoint_quit(struct waypoint *w);
 void waypoint_look(struct waypoint *w); /* opens listeners once clusters are there */
 /* What parts of the bootstrap say of each other: -EINVAL: what Envoy refuses as well (a static

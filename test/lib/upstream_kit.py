@@ -46,7 +46,7 @@ class Upstream:
         self.grpc = None  # status of grpc.health.v1
         self.open = set()
         self.peers, self.hands = [], []  # who came; of TLS: (subject of the peer, session reused)
-        self.sock = socket.socket(socket.AF_INET)
+        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.sock.bind((host, port))
         self.sock.listen(512)
