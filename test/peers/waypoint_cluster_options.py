@@ -574,7 +574,7 @@ def ejection(kind, enforced):
 
 
 WANT = {**{n: ejection(k, n != "o_seen") for n, (_, _, k) in OUT.items()}, **{n: None for n in NOTHING}, "o_one": ejection("CONSECUTIVE_5XX", True),
-        "stats": {n: 1 for n in OUT}, "overflow": True}
+        "stats": {n: 1 for n in OUT}, "overflow": True, "back": 0, "not with jitter": 1}
 
 
 @part(WANT)
@@ -588,6 +588,9 @@ def outlier_detection(w):
         w.add(n, (dead,) if is_dead else sick, *good, outlier_detection={**BASE, **conf})
     for n, conf in NOTHING.items():
         w.add(n, sick, *good, outlier_detection={**BASE, **conf})
+    soon = {**NOTHING["o_always"], "max_ejection_percent": 100, "base_ejection_time": "0.2s", "max_ejection_time": "0.2s"}
+    w.add("o_back", sick, *good, outlier_detection={**BASE, **soon})
+    w.add("o_jitter", sick, *good, outlier_detection={**BASE, **soon, "max_ejection_time_jitter": "360000s"})
     w.add("o_one", sick, *good, outlier_detection={**BASE, **NOTHING["o_always"], "always_eject_one_host": True})
     yield
     detected = {n: "outlier_detection.ejections_detected_" + x for n, x in zip(OUT, (
@@ -602,10 +605,13 @@ def outlier_detection(w):
                 return
     w.together(len(OUT), lambda i: load(list(OUT)[i]))
     w.together(len(NOTHING), lambda i: load(list(NOTHING)[i]))
-    w.who("o_one", 48)
+    for n in ("o_one", "o_jitter", "o_back"):
+        w.who(n, 12)
     wait_for(lambda: w.stat("o_one", "outlier_detection.ejections_active"), 5)
     out = {"stats": {n: min(1, w.stat(n, d)) for n, d in detected.items()},
            "overflow": w.stat("o_always", "outlier_detection.ejections_overflow") > 0}
+    out["back"] = w.till("o_back", "outlier_detection.ejections_active", 0)
+    out["not with jitter"] = w.stat("o_jitter", "outlier_detection.ejections_active")
     w.p.stop()  # Envoy writes its log when it has enough of it, or ends
     events = [json.loads(x) for x in lines_of(w.log)]
     for n in list(OUT) + list(NOTHING) + ["o_one"]:
