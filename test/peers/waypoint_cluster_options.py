@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import struct
 import sys
 import threading
 import time
@@ -50,6 +51,16 @@ class Either(Upstream):
             c.close()
 
 
+class Echo(Upstream):
+    def serve(self, c):
+        with c:
+            while True:
+                got = c.recv(4096)
+                if not got:
+                    return
+                c.sendall(got)
+
+
 class Hole:
     """A port whose SYNs get no answer: nobody accepts, and the queue is full"""
 
@@ -70,7 +81,7 @@ class World:
     """One proxy with its servers"""
 
     def __init__(self, kind):
-        self.kind, self.names, self.clusters, self.routes, self.extra = kind, {}, [], [], []
+        self.kind, self.names, self.clusters, self.routes, self.streams = kind, {}, [], [], {}
         self.log = os.path.join(WORK, kind + ".ejections")
         self.ups = []
 
@@ -91,11 +102,18 @@ class World:
         self.clusters.append(c)
         self.routes.append(to(name, "/%s/" % name, timeout="20s", **(route or {})))
 
+    def tcp(self, name):
+        """A listener of streams to a cluster; its port once the proxy runs"""
+        self.streams[name] = 0
+        return lambda: self.streams[name]
+
     def start(self):
-        self.port, self.tcp_port = free_ports(2)  # late: what connects meanwhile takes ports as well
-        tcp = [{"name": "tcp", "typed_config": {"@type": T + ".extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "tcp",
-                                                "cluster": "closing"}}]
-        self.p = Proxy(bootstrap([listener("l", self.port, chain(hcm(self.routes))), listener("t", self.tcp_port, {"filters": tcp})],
+        ports = free_ports(1 + len(self.streams))  # late: what connects meanwhile takes ports as well
+        self.port, self.streams = ports[0], dict(zip(self.streams, ports[1:]))
+        tcp = [listener(n, p, {"filters": [{"name": "tcp", "typed_config": {
+            "@type": T + ".extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "tcp", "cluster": n}}]})
+            for n, p in self.streams.items()]
+        self.p = Proxy(bootstrap([listener("l", self.port, chain(hcm(self.routes)))] + tcp,
                                  self.clusters, cluster_manager={"outlier_detection": {"event_log_path": self.log},
                                                                  "upstream_bind_config": {
                                                                      "source_address": source("127.0.0.66"), "extra_source_addresses": [
@@ -372,6 +390,59 @@ def happy_eyeballs(w):
     yield out
 
 
+class Dns:
+    """A name server: every name has an IPv4 and an IPv6 address of loopback"""
+
+    def __init__(self):
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.port = self.sock.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            q, peer = self.sock.recvfrom(4096)
+            end = q.index(b"\0", 12) + 5
+            kind = int.from_bytes(q[end - 4:end - 2], "big")
+            ip = {1: socket.inet_aton("127.0.0.1"), 28: socket.inet_pton(socket.AF_INET6, "::1")}.get(kind)
+            rr = b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(ip)) + ip if ip else b""
+            self.sock.sendto(q[:2] + struct.pack(">HHHHH", 0x8180, 1, bool(rr), 0, 0) + q[12:end] + rr, peer)
+
+
+def only_six(w, name, **more):
+    """A server whose port refuses over IPv4"""
+    while True:
+        port = shut()
+        try:
+            return w.up(name, host="::1", port=port, **more)
+        except OSError:
+            continue
+
+
+@part({"logical": (200, "both6"), "TLS": (200, "tls6"), "members": 1, "TCP": b"hello"})
+def names_of_both_families(w):
+    """LOGICAL_DNS: one host with every address of its name; TLS and TCP over the address that connects"""
+    up, tls = only_six(w, "both6"), only_six(w, "tls6", tls=server_tls(*CERT))
+    resolver = {"typed_dns_resolver_config": {"name": "cares", "typed_config": {
+        "@type": T + ".extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "resolvers": [address(Dns().port)]}}}
+    w.add("both6", type="LOGICAL_DNS", dns_lookup_family="ALL", groups=[{"lb_endpoints": [host((up.port, "both.test"))]}], **resolver)
+    w.add("tls6", several((tls.port,), (tls.port, "::1")), transport_socket=upstream_tls(sni="a.test", common_tls_context={}))
+    echo = only_six(w, "echo6", cls=Echo)
+    w.add("echo6", several((echo.port,), (echo.port, "::1")))
+    port = w.tcp("echo6")
+    yield
+    out = {}
+    for text, n in (("logical", "both6"), ("TLS", "tls6")):
+        r = w.get(n)
+        out[text] = (r.status, r.get("x-from"))
+    out["members"] = w.stat("both6", "membership_total")
+    s = dial(port())
+    s.sendall(b"hello")
+    out["TCP"] = s.recv(5, socket.MSG_WAITALL)
+    s.close()
+    yield out
+
+
 # ---- membership
 
 @part({"asked": {"od": 3}, "members": 1, "after": 0})
@@ -497,11 +568,12 @@ def close_connections_on_host_health_failure(w):
     for n, u in up.items():
         w.add(n, u, health_checks=[CHECK], close_connections_on_host_health_failure="closing" in n,
               common_lb_config={"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"})
+    ports = [w.tcp(n) for n in ("closing", "staying")]
     yield
     for n in up:
         w.till(n, "membership_healthy", 1)
-    s = dial(w.tcp_port)
-    r = ask(0, "/x", sock=s)
+    streams = [dial(p()) for p in ports]
+    asked = [ask(0, "/x", sock=s).status for s in streams]
     out, slow = {}, {}
 
     def ask_slowly(n):
@@ -517,15 +589,15 @@ def close_connections_on_host_health_failure(w):
         u.sick = "/health"
     for n in up:
         w.till(n, "membership_healthy", 0)
-    s.settimeout(10 * SLOW)
-    try:
-        out["tcp"] = "closed" if r.status == 200 and s.recv(1) == b"" else "data"
-    except ConnectionError:
-        out["tcp"] = "closed"
-    except OSError:
-        out["tcp"] = "open"
-    s.close()
-    out["tcp without"] = "open"
+    for text, s, status, wait in zip(("tcp", "tcp without"), streams, asked, (10 * SLOW, 1)):
+        s.settimeout(wait)
+        try:
+            out[text] = "closed" if s.recv(1) == b"" and status == 200 else "data"
+        except ConnectionError:
+            out[text] = "closed"
+        except OSError:
+            out[text] = "open"
+        s.close()
     for t in ts:
         t.join()
     out["request"], out["request without"] = slow["httpclosing"], slow["httpstaying"]
@@ -629,7 +701,7 @@ def main():
     only = re.compile(os.environ.get("ONLY", ""))
     runs = []
     for text, fn, want in PARTS:
-        if only.search(text) or fn.__name__ == "close_connections_on_host_health_failure":
+        if only.search(text):
             gens = {k: fn(w) for k, w in worlds.items()}
             for g in gens.values():
                 next(g)
