@@ -2,6 +2,7 @@
 #include "proxy/core/scope_buckets.h"
 #include "proxy/core/version.h"
 #include "proxy/waypoint/admin_priv.h"
+#include "proxy/waypoint/xds_stats.h"
 
 #include <event2/buffer.h>
 #include <event2/event.h>
@@ -59,6 +60,9 @@ static void refresh(struct waypoint *w)
 	weft_scope_global_set("listener_manager.total_listeners_warming", WEFT_GAUGE,
 			      (int64_t)warming);
 	weft_scope_global_set("listener_manager.workers_started", WEFT_GAUGE, w->started);
+	if (w->feeds)
+		feeds_stats(w->feeds);
+	secrets_stats(w->secrets);
 }
 
 static void on_flush(evutil_socket_t fd, short what, void *arg)

@@ -2,6 +2,8 @@
 #include "proxy/waypoint/waypoint.h"
 
 #include "proxy/core/log.h"
+#include "proxy/core/scope.h"
+#include "proxy/waypoint/xds_stats.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +39,8 @@ struct rt_feed {
 struct feeds {
 	struct waypoint *w;
 	struct weft_xds_watch *lds, *cds;
+	struct weft_xds_stat lds_stat, cds_stat; /* as they were last put */
+	uint64_t rate_limited;
 	bool lds_done, cds_done;
 	struct ep_feed *eps;
 	struct rt_feed *rts;
@@ -338,4 +342,21 @@ void feeds_free(struct feeds *f)
 	}
 	free(f->errs);
 	free(f);
+}
+
+void feeds_stats(struct feeds *f)
+{
+	const struct weft_xds_sources *s = f->w->sources;
+	uint64_t limited = weft_xds_rate_limited(s);
+
+	if (f->lds)
+		xds_stats_put("listener_manager.lds.", f->lds, &f->lds_stat);
+	if (f->cds)
+		xds_stats_put("cluster_manager.cds.", f->cds, &f->cds_stat);
+	if (f->w->boot.msg->dynamic_resources && f->w->boot.msg->dynamic_resources->ads_config)
+		weft_scope_global_set("control_plane.connected_state", WEFT_GAUGE,
+				      weft_xds_ads_connected(s));
+	weft_scope_global_add("control_plane.rate_limit_enforced", WEFT_COUNTER,
+			      (int64_t)(limited - f->rate_limited));
+	f->rate_limited = limited;
 }

@@ -4,6 +4,7 @@
 #include "proxy/core/log.h"
 #include "proxy/core/scope.h"
 #include "proxy/waypoint/secret_files.h"
+#include "proxy/waypoint/xds_stats.h"
 #include "xds/folders.h"
 #include "xds/tls_conf.h"
 #include <errno.h>
@@ -27,6 +28,7 @@ struct secret {
 	const secret_msg *msg;	    /* NULL: did not come yet */
 	struct secret_files *files; /* NULL: it names none */
 	uint64_t updated_s;
+	struct weft_xds_stat put; /* its statistics as they were last put */
 };
 struct secrets {
 	struct secrets_conf conf;
@@ -270,4 +272,17 @@ void secrets_each(struct secrets *s,
 
 	TAILQ_FOREACH (e, &s->list, link)
 		fn(ctx, e->name, e->version, e->is_static, e->updated_s, e->msg);
+}
+
+void secrets_stats(struct secrets *s)
+{
+	struct secret *e;
+	char prefix[200];
+
+	TAILQ_FOREACH (e, &s->list, link) {
+		if (!e->watch)
+			continue;
+		snprintf(prefix, sizeof(prefix), "sds.%.150s.", e->name);
+		xds_stats_put(prefix, e->watch, &e->put);
+	}
 }
