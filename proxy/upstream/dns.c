@@ -62,6 +62,9 @@ static int read_cares(struct weft_cfg *c, const struct weft_path *at, const Care
 	read_options(m->dns_resolver_options, ret);
 	ret->fallback = m->use_resolvers_as_fallback;
 	ret->rotate = m->rotate_nameservers;
+	ret->routable = m->filter_unroutable_families;
+	ret->renew = m->reinit_channel_on_timeout;
+	ret->max_age_ms = (uint32_t)weft_cfg_ms(m->max_udp_channel_duration, 0);
 	ret->tries = weft_cfg_u32(m->query_tries, 0);
 	ret->edns0_bytes = weft_cfg_u32(m->edns0_max_payload_size, 0);
 	if (m->query_timeout_seconds) {

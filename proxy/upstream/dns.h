@@ -19,7 +19,10 @@ struct weft_resolver_conf { /* zeroed before it is filled: compared as bytes */
 	uint32_t n_servers; /* 0: the system's */
 	bool fallback;	    /* servers only where the system has none */
 	bool use_tcp, no_search, rotate;
+	bool routable; /* no addresses of a family that no interface has */
+	bool renew;    /* another channel after a query that nobody answered */
 	uint32_t timeout_s, tries, edns0_bytes;
+	uint32_t max_age_ms; /* of a channel; 0: none */
 };
 struct weft_dns_conf {
 	struct weft_resolver_conf resolver;

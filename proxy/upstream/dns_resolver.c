@@ -1,4 +1,5 @@
 /* c-ares channels on a libevent loop, and lookups of one name. */
+#include "proxy/core/worker.h"
 #include "proxy/upstream/dns.h"
 
 #include <ares.h>
@@ -6,6 +7,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <ifaddrs.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -29,6 +31,9 @@ struct weft_resolver {
 	ares_channel channel;
 	LIST_HEAD(, sock) socks;
 	struct event timer;
+	size_t asking; /* queries under way */
+	bool stale;    /* somebody did not answer, and conf.renew */
+	uint64_t made_ns;
 };
 struct weft_lookup {
 	struct weft_resolver *r;
@@ -143,7 +148,7 @@ static int channel_open(struct weft_resolver *r)
 	if (conf->use_tcp)
 		o.flags |= ARES_FLAG_USEVC;
 	if (conf->no_search)
-		o.flags |= ARES_FLAG_NOSEARCH;
+		mask |= ARES_OPT_DOMAINS; /* none; ares_getaddrinfo knows no ARES_FLAG_NOSEARCH */
 	if (conf->edns0_bytes) {
 		o.flags |= ARES_FLAG_EDNS;
 		o.ednspsz = (int)conf->edns0_bytes;
@@ -159,6 +164,8 @@ static int channel_open(struct weft_resolver *r)
 		o.tries = (int)conf->tries;
 		mask |= ARES_OPT_TRIES;
 	}
+	r->stale = false;
+	r->made_ns = weft_now_ns();
 	mask |= conf->rotate ? ARES_OPT_ROTATE : ARES_OPT_NOROTATE;
 	s = ares_init_options(&r->channel, &o, mask);
 	if (s == ARES_SUCCESS && conf->n_servers &&
@@ -168,6 +175,35 @@ static int channel_open(struct weft_resolver *r)
 			ares_destroy(r->channel);
 	}
 	return s;
+}
+
+static void socks_end(struct weft_resolver *r)
+{
+	while (!LIST_EMPTY(&r->socks)) {
+		struct sock *s = LIST_FIRST(&r->socks);
+
+		event_del(&s->ev);
+		LIST_REMOVE(s, link);
+		free(s);
+	}
+}
+
+/* Another channel, with the system's settings of now. Only between queries: those under way
+ * would end without an answer. */
+static void renew(struct weft_resolver *r)
+{
+	uint32_t age = r->conf.max_age_ms;
+	ares_channel old = r->channel;
+
+	if (r->asking ||
+	    !(r->stale || (age && weft_now_ns() - r->made_ns >= age * (uint64_t)1000000)))
+		return;
+	if (channel_open(r) != ARES_SUCCESS) {
+		r->channel = old; /* better than none */
+		return;
+	}
+	ares_destroy(old);
+	socks_end(r); /* none of the new one: it has asked nothing yet */
 }
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -213,13 +249,7 @@ void weft_resolver_put(struct weft_resolver *r)
 	LIST_REMOVE(r, link);
 	event_del(&r->timer);
 	ares_destroy(r->channel); /* ends lookups that were cancelled and still wait */
-	while (!LIST_EMPTY(&r->socks)) {
-		struct sock *s = LIST_FIRST(&r->socks);
-
-		event_del(&s->ev);
-		LIST_REMOVE(s, link);
-		free(s);
-	}
+	socks_end(r);
 	free(r);
 }
 
@@ -230,8 +260,37 @@ static int cmp(const void *a, const void *b)
 	return weft_ip_cmp(a, b);
 }
 
-static size_t collect(const struct ares_addrinfo *res, struct weft_ip *v, uint32_t *ret_ttl)
+enum { HAS_V4 = 1, HAS_V6 = 2 };
+
+/* Families that some interface but loopback has an address of; both where that cannot be told. */
+static unsigned families_here(void)
 {
+	struct ifaddrs *all, *a;
+	unsigned has = 0;
+
+	if (getifaddrs(&all))
+		return HAS_V4 | HAS_V6;
+	for (a = all; a; a = a->ifa_next) {
+		struct sockaddr_storage ss = {0};
+		struct weft_sockaddr at;
+		int family = a->ifa_addr ? a->ifa_addr->sa_family : AF_UNSPEC;
+
+		if (family != AF_INET && family != AF_INET6)
+			continue;
+		memcpy(&ss, a->ifa_addr,
+		       family == AF_INET ? sizeof(struct sockaddr_in)
+					 : sizeof(struct sockaddr_in6));
+		if (!weft_sockaddr_from_kernel(&ss, &at) && !weft_ip_is_loopback(&at.ip))
+			has |= at.ip.family == 4 ? HAS_V4 : HAS_V6;
+	}
+	freeifaddrs(all);
+	return has;
+}
+
+static size_t collect(const struct weft_resolver *r, const struct ares_addrinfo *res,
+		      struct weft_ip *v, uint32_t *ret_ttl)
+{
+	unsigned has = r->conf.routable && res ? families_here() : HAS_V4 | HAS_V6;
 	size_t n = 0, kept = 0;
 
 	*ret_ttl = 0;
@@ -243,7 +302,8 @@ static size_t collect(const struct ares_addrinfo *res, struct weft_ip *v, uint32
 		if (a->ai_addrlen > sizeof(ss))
 			continue;
 		memcpy(&ss, a->ai_addr, a->ai_addrlen);
-		if (weft_sockaddr_from_kernel(&ss, &at) < 0)
+		if (weft_sockaddr_from_kernel(&ss, &at) < 0 ||
+		    !(has & (at.ip.family == 4 ? HAS_V4 : HAS_V6)))
 			continue;
 		v[n++] = at.ip;
 		if (a->ai_ttl > 0 && (!*ret_ttl || (uint32_t)a->ai_ttl < *ret_ttl))
@@ -272,7 +332,9 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
 	struct weft_ip v[WEFT_DNS_ADDRESSES_MAX];
 	struct weft_lookup_answer a = {.v = v};
 
-	a.n = collect(res, v, &a.ttl_s);
+	l->r->asking--;
+	l->r->stale |= status == ARES_ETIMEOUT && l->r->conf.renew;
+	a.n = collect(l->r, res, v, &a.ttl_s);
 	if (res)
 		ares_freeaddrinfo(res);
 	if (l->cancelled || status == ARES_EDESTRUCTION) {
@@ -312,6 +374,7 @@ static void ask(struct weft_lookup *l)
 		h.ai_family = AF_UNSPEC;
 		break;
 	}
+	l->r->asking++;
 	ares_getaddrinfo(l->r->channel, l->name, NULL, &h, on_answer, l);
 }
 
@@ -329,6 +392,7 @@ void weft_lookup_start(struct weft_resolver *r, const char *name, enum weft_dns_
 	*ret = l;
 	l->ret = ret;
 	r->refs++;
+	renew(r);
 	ask(l);
 	if (*ret)
 		(*ret)->ret = NULL;

@@ -117,7 +117,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 	struct check *c = arg;
 
 	weft_check_close(c);
-	weft_check_failed(c, HC_NETWORK);
+	weft_check_failed(c, HC_TIMEOUT);
 }
 
 /* ---- results */
@@ -214,6 +214,7 @@ void weft_check_succeeded(struct check *c, bool degraded)
 					 ~(uint32_t)(WEFT_HOST_FAILED_ACTIVE_HC |
 						     WEFT_HOST_EXCLUDED_IMMEDIATE_HC));
 			t = CHANGED;
+			weft_check_tell(c, HC_EVENT_ADD, HC_ACTIVE);
 		} else {
 			t = PENDING;
 		}
@@ -222,9 +223,18 @@ void weft_check_succeeded(struct check *c, bool degraded)
 	if (degraded != has(host, WEFT_HOST_DEGRADED_ACTIVE_HC)) {
 		atomic_fetch_xor(&host->flags, WEFT_HOST_DEGRADED_ACTIVE_HC);
 		t = CHANGED;
+		weft_check_tell(c, degraded ? HC_EVENT_DEGRADED : HC_EVENT_RESTORED, HC_ACTIVE);
 	}
+	if (c->h->conf->log_successes)
+		weft_check_tell(c, HC_EVENT_SUCCESS, HC_ACTIVE);
 	COUNT(c, success, 1);
 	settle(c, true, t);
+}
+
+static void tell_failure(struct check *c, enum hc_failure why)
+{
+	if (c->first || c->h->conf->log_failures)
+		weft_check_tell(c, HC_EVENT_FAILURE, why);
 }
 
 void weft_check_failed(struct check *c, enum hc_failure why)
@@ -238,13 +248,15 @@ void weft_check_failed(struct check *c, enum hc_failure why)
 		if (why == HC_ACTIVE || ++c->unhealthy >= c->h->conf->unhealthy_threshold) {
 			atomic_fetch_or(&host->flags, WEFT_HOST_FAILED_ACTIVE_HC);
 			t = CHANGED;
+			weft_check_tell(c, HC_EVENT_EJECT, why);
 		} else {
 			t = PENDING;
 		}
 	}
 	t = clear_pending(c, t);
+	tell_failure(c, why);
 	COUNT(c, failure, 1);
-	if (why == HC_NETWORK)
+	if (why >= HC_NETWORK)
 		COUNT(c, network_failure, 1);
 	settle(c, false, t);
 }
@@ -272,6 +284,8 @@ void weft_health_look(struct weft_health *h, struct weft_host *host)
 	TAILQ_FOREACH (c, &h->checks, link)
 		if (c->host == host && c->counted && has(host, WEFT_HOST_EXCLUDED_IMMEDIATE_HC)) {
 			gauges(c, true); /* so that it is told once */
+			weft_check_tell(c, HC_EVENT_EJECT, HC_PASSIVE);
+			tell_failure(c, HC_PASSIVE);
 			h->changed(h->owner, host);
 			return;
 		}
@@ -357,6 +371,8 @@ void weft_health_hosts(struct weft_health *h, struct weft_hosts *hosts)
 		c = found ? *found : TAILQ_LAST(&h->checks, check_list);
 		c->seen = true;
 		c->metadata = hosts->v[i].metadata;
+		c->locality =
+			hosts->n_localities ? &hosts->localities[hosts->v[i].locality].id : NULL;
 	}
 	free(v);
 	for (c = TAILQ_FIRST(&h->checks); c; c = next) {
@@ -388,6 +404,7 @@ struct weft_health *weft_health_start(struct event_base *base, struct weft_clust
 	h->changed = changed;
 	h->first = first;
 	h->owner = owner;
+	weft_hc_files_open(h);
 	TAILQ_INIT(&h->checks);
 	TAILQ_INIT(&h->dead);
 	event_assign(&h->soon, base, -1, 0, on_soon, h);
@@ -400,6 +417,7 @@ static void health_free(struct weft_health *h)
 	bury(h);
 	if (h->hosts)
 		weft_hosts_unref(h->hosts);
+	weft_hc_files_close(h);
 	weft_cluster_unref(h->cl);
 	free(h);
 }

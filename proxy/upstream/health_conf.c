@@ -152,10 +152,22 @@ static int read_http(struct weft_cfg *c, const struct weft_path *at, const HttpC
 	return r < 0 ? -EINVAL : 0;
 }
 
+/* The header speaks of the check itself: there is no client whose values could be told. */
+static int read_proxy(struct weft_cfg *c, const struct weft_path *at,
+		      const Envoy__Config__Core__V3__ProxyProtocolConfig *m,
+		      struct weft_hc_conf *ret)
+{
+	struct weft_path added = {at, "added_tlvs", -1};
+
+	ret->proxy =
+		m->version == ENVOY__CONFIG__CORE__V3__PROXY_PROTOCOL_CONFIG__VERSION__V2 ? 2 : 1;
+	return m->n_added_tlvs ? weft_cfg_fail(c, &added, "is not supported in health checks") : 0;
+}
+
 static int read_tcp(struct weft_cfg *c, const struct weft_path *at, const TcpCheck *m,
 		    struct weft_hc_conf *ret)
 {
-	struct weft_path send = {at, "send", -1};
+	struct weft_path send = {at, "send", -1}, proxy = {at, "proxy_protocol_config", -1};
 	struct hc_bytes *v = weft_arena_alloc(c->arena, (m->n_receive + 1) * sizeof(*v));
 	int r = 0;
 
@@ -169,6 +181,8 @@ static int read_tcp(struct weft_cfg *c, const struct weft_path *at, const TcpChe
 	}
 	ret->receive = v;
 	ret->n_receive = m->n_receive;
+	if (m->proxy_protocol_config)
+		r |= read_proxy(c, &proxy, m->proxy_protocol_config, ret);
 	return r < 0 ? -EINVAL : 0;
 }
 
@@ -218,6 +232,8 @@ static int read_one(struct weft_cfg *c, const struct weft_path *at, const Health
 	struct weft_path grpc = {at, "grpc_health_check", -1};
 
 	read_times(m, ret);
+	if (weft_hc_files(c, at, m, ret) < 0)
+		return -EINVAL;
 	ret->criteria = m->transport_socket_match_criteria;
 	if (m->tls_options && m->tls_options->n_alpn_protocols) {
 		const char **v = weft_arena_alloc(c->arena, (m->tls_options->n_alpn_protocols + 1) *

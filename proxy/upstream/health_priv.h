@@ -46,18 +46,34 @@ struct weft_hc_conf {
 	struct hc_bytes send;
 	const struct hc_bytes *receive;
 	size_t n_receive;
+	int proxy; /* the connection begins with PROXY protocol: 1, 2; 0: none */
+	/* events */
+	const char **files;
+	size_t n_files;
+	bool log_failures, log_successes; /* each of them, not changes alone */
 };
 
 enum hc_failure {
 	HC_ACTIVE /* it answered, and badly */,
 	HC_RETRIABLE /* so badly that may pass */,
-	HC_NETWORK
+	HC_PASSIVE /* told by the answer to a request */,
+	HC_NETWORK,
+	HC_TIMEOUT /* of the network as well */
+};
+enum hc_event { /* in the order of HealthCheckEvent's fields */
+		HC_EVENT_EJECT,
+		HC_EVENT_ADD,
+		HC_EVENT_FAILURE,
+		HC_EVENT_DEGRADED,
+		HC_EVENT_RESTORED,
+		HC_EVENT_SUCCESS
 };
 struct check { /* of one host */
 	TAILQ_ENTRY(check) link;
 	struct weft_health *h;
 	struct weft_host *host;				   /* referenced */
 	const Envoy__Config__Core__V3__Metadata *metadata; /* as long as the health's set */
+	const struct weft_locality *locality;		   /* likewise; NULL */
 	struct event interval, timeout;
 	struct weft_io *io;
 	struct weft_session *session;
@@ -87,6 +103,8 @@ struct weft_health {
 	size_t unchecked; /* of the first set */
 	bool first_due, first_told, stopped;
 	unsigned busy;
+	void **files; /* of struct weft_event_files */
+	size_t n_files;
 };
 
 /* health.c: what a check came to. May free the check's connection, calls the manager. */
@@ -99,3 +117,11 @@ void weft_check_close(struct check *c); /* connection, session and exchange */
 /* health_http.c, health_tcp.c */
 void weft_check_http(struct check *c);
 void weft_check_tcp(struct check *c);
+
+/* health_log.c */
+int weft_hc_files(struct weft_cfg *c, const struct weft_path *at,
+		  const Envoy__Config__Core__V3__HealthCheck *m, struct weft_hc_conf *ret);
+void weft_hc_files_open(struct weft_health *h);
+void weft_hc_files_close(struct weft_health *h);
+/* why: of failures and ejections. */
+void weft_check_tell(const struct check *c, enum hc_event ev, enum hc_failure why);

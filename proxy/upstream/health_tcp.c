@@ -7,18 +7,37 @@ static void send_payload(struct check *c)
 {
 	const struct hc_bytes *b = &c->h->conf->send;
 
-	if (!b->n)
-		return;
-	evbuffer_add(weft_io_out(c->io), b->p, b->n);
+	if (b->n)
+		evbuffer_add(weft_io_out(c->io), b->p, b->n);
 	weft_io_flush(c->io);
+}
+
+/* v1 tells the addresses of this connection, v2 that nobody else stands behind it. */
+static void put_proxy(struct check *c)
+{
+	static const char v2[] = "\r\n\r\n\0\r\nQUIT\n\x20\0\0";
+	const struct weft_io_info *i = weft_io_info(c->io);
+	const struct weft_sockaddr *from = &i->local, *to = &i->remote;
+	char a[WEFT_IP_TEXT], b[WEFT_IP_TEXT];
+
+	if (c->h->conf->proxy == 2)
+		evbuffer_add(weft_io_out(c->io), v2, sizeof(v2));
+	else if (!to->ip.family)
+		evbuffer_add_printf(weft_io_out(c->io), "PROXY UNKNOWN\r\n");
+	else
+		evbuffer_add_printf(weft_io_out(c->io), "PROXY TCP%d %s %s %u %u\r\n",
+				    to->ip.family, weft_ip_text(&from->ip, a, sizeof(a)),
+				    weft_ip_text(&to->ip, b, sizeof(b)), from->port, to->port);
 }
 
 static void on_ready(struct weft_io *io)
 {
 	struct check *c = weft_io_owner(io);
 
+	if (c->h->conf->proxy)
+		put_proxy(c);
 	if (!c->h->conf->n_receive) { /* that it can be connected to is all that was asked */
-		if (c->h->conf->send.n) {
+		if (c->h->conf->send.n || c->h->conf->proxy) {
 			send_payload(c);
 			weft_io_close_after_flush(c->io, 1000);
 			c->io = NULL;

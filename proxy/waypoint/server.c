@@ -6,6 +6,7 @@
 #include "proxy/l4/als.h"
 #include "proxy/l4/logsink.h"
 #include "proxy/upstream/transport.h"
+#include "proxy/waypoint/event_files.h"
 #include "proxy/waypoint/hbone_in.h"
 #include <errno.h>
 #include <stdio.h>
@@ -162,6 +163,7 @@ static void managers(struct waypoint *w)
 			(struct weft_locality){m->node->locality->region, m->node->locality->zone,
 					       m->node->locality->sub_zone};
 	if (!dry) {
+		event_files_use();
 		w->sources = weft_xds_sources_new(w->main->base, &xs);
 		w->feeds = feeds_new(w);
 	}
@@ -217,6 +219,7 @@ void waypoint_logs_reopen(struct waypoint *w)
 	struct weft_err err = {0};
 
 	weft_access_logs_reopen();
+	event_files_reopen();
 	if (w->ejections && weft_log_sink_reopen(w->ejections, ejections_path(w), &err))
 		weft_log_err(WEFT_LOG_WARN, &err, "the log of ejections stays where it was");
 }

@@ -6,11 +6,15 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/event.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,7 +30,22 @@ struct server {
 	unsigned n_aaaa;
 	uint32_t ttl;
 	bool silent;
+	unsigned payload; /* of the last query's OPT record; 0: it had none */
+	char last[256];	  /* name */
 };
+
+/* The name in text; where it ends. */
+static size_t name_text(const uint8_t *b, size_t at, char *ret)
+{
+	while (b[at]) {
+		memcpy(ret, b + at + 1, b[at]);
+		ret += b[at];
+		*ret++ = '.';
+		at += b[at] + 1u;
+	}
+	*ret = 0;
+	return at + 1;
+}
 
 static size_t rr(uint8_t *p, uint16_t type, uint32_t ttl, const uint8_t *addr, uint16_t n)
 {
@@ -60,11 +79,10 @@ static void on_query(evutil_socket_t fd, short what, void *arg)
 	unsigned count;
 
 	assert_true(n > 12);
-	while (b[at])
-		at += b[at] + 1u;
-	at++;
+	at = name_text(b, at, s->last);
 	type = b[at + 1];
 	at += 4;
+	s->payload = b[11] ? b[at + 3] * 256u + b[at + 4] : 0;
 	s->asked++;
 	s->asked_a += type == 1;
 	s->asked_aaaa += type == 28;
@@ -341,6 +359,197 @@ static void test_typed(void **state)
 	weft_arena_free(a);
 }
 
+/* A cluster with a typed resolver of our server and more. */
+static void typed(struct fix *f, struct weft_arena *a, const char *more)
+{
+	struct weft_errs errs = {0};
+	struct weft_cfg c = {.arena = a, .errs = &errs};
+	struct weft_yaml_doc *docs;
+	char text[1024];
+	size_t n;
+
+	snprintf(text, sizeof(text),
+		 "{name: x, dns_lookup_family: V4_ONLY, dns_refresh_rate: 0.02s, "
+		 "typed_dns_resolver_config: {name: c, typed_config: {\"@type\": "
+		 "type.googleapis.com/envoy.extensions.network.dns_resolver."
+		 "cares.v3.CaresDnsResolverConfig, resolvers: [{socket_address: {address: "
+		 "127.0.0.1, port_value: %u}}]%s}}}",
+		 f->server.port, more);
+	weft_yaml_decode(a, "t", text, strlen(text), pick, NULL, &docs, &n, &errs);
+	assert_int_equal(errs.n, 0);
+	f->cl.msg = (const void *)docs[0].msg;
+	assert_int_equal(weft_dns_check(&c, NULL, f->cl.msg), 0);
+}
+
+static void test_edns0(void **state)
+{
+	struct fix *f = *state;
+	struct weft_arena *a = weft_arena_new(0);
+
+	f->server.n_a = 1;
+	typed(f, a, "");
+	run(f, "web.test.", 1);
+	assert_int_equal(f->server.payload, 0);
+	typed(f, a, ", edns0_max_payload_size: 1400");
+	run(f, "web.test.", 1);
+	assert_int_equal(f->server.payload, 1400);
+	weft_arena_free(a);
+}
+
+static void test_search(void **state)
+{
+	struct fix *f = *state;
+	struct weft_arena *a = weft_arena_new(0);
+
+	setenv("LOCALDOMAIN", "corp.test", 1);
+	f->server.n_a = 1;
+	typed(f, a, "");
+	run(f, "web", 1);
+	assert_string_equal(f->server.last, "web.corp.test.");
+	typed(f, a, ", dns_resolver_options: {no_default_search_domain: true}");
+	run(f, "web", 1);
+	assert_string_equal(f->server.last, "web.");
+	unsetenv("LOCALDOMAIN");
+	weft_arena_free(a);
+}
+
+/* The deprecated form, with options of its own. */
+static void test_resolution_config(void **state)
+{
+	struct fix *f = *state;
+	struct weft_arena *a = weft_arena_new(0);
+	struct weft_errs errs = {0};
+	struct weft_yaml_doc *docs;
+	char text[512];
+	size_t n;
+
+	setenv("LOCALDOMAIN", "corp.test", 1);
+	snprintf(text, sizeof(text),
+		 "{name: x, dns_lookup_family: V4_ONLY, dns_resolvers: [{socket_address: {address: "
+		 "127.0.0.1, port_value: 1}}], dns_resolution_config: {resolvers: "
+		 "[{socket_address: {address: 127.0.0.1, port_value: %u}}], dns_resolver_options: "
+		 "{no_default_search_domain: true}}}",
+		 f->server.port);
+	weft_yaml_decode(a, "t", text, strlen(text), pick, NULL, &docs, &n, &errs);
+	assert_int_equal(errs.n, 0);
+	f->cl.msg = (const void *)docs[0].msg;
+	f->server.n_a = 1;
+	run(f, "web", 1);
+	assert_true(has(f, 0, "10.1.0.1"));
+	assert_string_equal(f->server.last, "web.");
+	unsetenv("LOCALDOMAIN");
+	weft_arena_free(a);
+}
+
+static bool system_has_resolvers(void)
+{
+	FILE *r = fopen("/etc/resolv.conf", "r");
+	char line[256], at[256];
+	bool found = false;
+
+	while (r && fgets(line, sizeof(line), r))
+		found |= sscanf(line, "nameserver %255s", at) == 1 && strcmp(at, "127.0.0.1") != 0;
+	if (r)
+		fclose(r);
+	return found;
+}
+
+static void test_fallback(void **state)
+{
+	struct fix *f = *state;
+	struct weft_arena *a = weft_arena_new(0);
+	const char *name = "web.test.";
+	struct timeval tv = {0, 200000};
+	struct weft_dns *d;
+
+	f->server.n_a = 1;
+	typed(f, a, ", use_resolvers_as_fallback: true");
+	f->wanted = 1;
+	d = weft_dns_start(f->base, &f->cl, &name, 1, on_answer, f);
+	event_base_loopexit(f->base, &tv);
+	event_base_dispatch(f->base);
+	weft_dns_stop(d);
+	assert_int_equal(f->server.asked > 0, !system_has_resolvers());
+	weft_arena_free(a);
+}
+
+/* Asks n times for "web"; the search domain of the system changes after the first answer. */
+static void ask_while_domain_changes(struct fix *f, const char *more, unsigned n)
+{
+	struct weft_arena *a = weft_arena_new(0);
+	const char *name = "web";
+	struct timeval tv = {20, 0}; /* in case; the next call must not meet it */
+	struct weft_dns *d;
+
+	setenv("LOCALDOMAIN", "one.test", 1);
+	typed(f, a, more);
+	f->answers = 0;
+	d = weft_dns_start(f->base, &f->cl, &name, 1, on_answer, f);
+	event_base_loopexit(f->base, &tv);
+	f->wanted = 1;
+	event_base_dispatch(f->base);
+	assert_string_equal(f->server.last, "web.one.test.");
+	setenv("LOCALDOMAIN", "two.test", 1);
+	f->wanted = n;
+	event_base_dispatch(f->base);
+	assert_true(f->answers >= n);
+	weft_dns_stop(d);
+	unsetenv("LOCALDOMAIN");
+	weft_arena_free(a);
+}
+
+static void test_renew(void **state)
+{
+	struct fix *f = *state;
+
+	f->server.silent = true;
+	ask_while_domain_changes(f, ", query_timeout_seconds: 1, query_tries: 1", 2);
+	assert_int_equal(f->failures, 2);
+	assert_string_equal(f->server.last, "web.one.test.");
+	ask_while_domain_changes(
+		f, ", query_timeout_seconds: 1, query_tries: 1, reinit_channel_on_timeout: true",
+		2);
+	assert_string_equal(f->server.last, "web.two.test.");
+}
+
+static void test_age(void **state)
+{
+	struct fix *f = *state;
+
+	f->server.n_a = 1;
+	ask_while_domain_changes(f, "", 4);
+	assert_string_equal(f->server.last, "web.one.test.");
+	ask_while_domain_changes(f, ", max_udp_channel_duration: 0.001s", 4);
+	assert_string_equal(f->server.last, "web.two.test.");
+	assert_int_equal(f->failures, 0);
+}
+
+/* Last: the process has no interface but loopback from here on. */
+static void test_routable(void **state)
+{
+	struct fix *f = *state;
+	struct weft_arena *a = weft_arena_new(0);
+	struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	int fd;
+
+	if (unshare(CLONE_NEWNET))
+		skip();
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &lo), 0);
+	close(fd);
+	server_close(&f->server);
+	server_open(&f->server, f->base);
+	f->server.n_a = 2;
+	typed(f, a, "");
+	run(f, "web.test.", 1);
+	assert_int_equal(f->last_n, 2);
+	typed(f, a, ", filter_unroutable_families: true");
+	run(f, "web.test.", 1);
+	assert_int_equal(f->last_n, 0);
+	assert_int_equal(f->failures, 0);
+	weft_arena_free(a);
+}
+
 static void test_bad_conf(void **state)
 {
 	struct fix *f = *state;
@@ -366,6 +575,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stop_while_asking, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_typed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_conf, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_edns0, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_search, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_resolution_config, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fallback, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_age, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_routable, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

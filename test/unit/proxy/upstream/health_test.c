@@ -301,6 +301,176 @@ static void test_tcp_wrong(void **state)
 	assert_false(healthy(t));
 }
 
+static void test_tcp_binary(void **state)
+{
+	struct hc *t = *state;
+	struct fix *f = &t->f;
+
+	f->server.raw = true;
+	start(t, HTTP "tcp_health_check: {send: {binary: AAGg}, receive: [{binary: AAE=}, {binary: "
+		      "oA==}]}}]}");
+	UNTIL(f, stat_of(f, WEFT_CLUSTER_health_check_success) >= 2);
+	STAT_IS(f, health_check_failure, 0);
+}
+
+/* The server echoes what it gets: the header of the check's own connection, before its bytes. */
+static void test_tcp_proxy(void **state)
+{
+	static const struct {
+		const char *conf;
+		bool ok;
+	} v[] = {
+		{"proxy_protocol_config: {version: V2}, receive: [{text: "
+		 "0d0a0d0a000d0a515549540a2000000001}]",
+		 true},
+		{"proxy_protocol_config: {version: V1}, receive: [{text: "
+		 "50524f58592054435034203132372e302e302e3120}, {text: 0d0a01}]",
+		 true},
+		{"proxy_protocol_config: {}, receive: [{text: 50524f585920}]", true},
+		{"receive: [{text: 50524f585920}]", false},
+	};
+	struct hc *t = *state;
+	struct fix *f = &t->f;
+
+	f->server.raw = true;
+	for (size_t i = 0; i < 4; i++) {
+		char text[512];
+		int64_t ok = stat_of(f, WEFT_CLUSTER_health_check_success),
+			bad = stat_of(f, WEFT_CLUSTER_health_check_failure);
+
+		snprintf(text, sizeof(text),
+			 "{name: x, health_checks: [{timeout: 0.1s, interval: 0.02s, "
+			 "unhealthy_threshold: 1, healthy_threshold: 1, reuse_connection: false, "
+			 "tcp_health_check: {send: {text: \"01\"}, %s}}]}",
+			 v[i].conf);
+		start(t, text);
+		UNTIL(f, stat_of(f, WEFT_CLUSTER_health_check_success) >= ok + 2 ||
+				 stat_of(f, WEFT_CLUSTER_health_check_failure) > bad);
+		assert_int_equal(stat_of(f, WEFT_CLUSTER_health_check_failure) == bad, v[i].ok);
+		weft_health_stop(t->h);
+		t->h = NULL;
+		t->firsts = 0;
+	}
+}
+
+/* ---- events */
+
+static struct {
+	unsigned open;
+	char text[65536];
+	size_t n;
+} events;
+
+static void *events_open(const char *path, struct weft_err *reterr)
+{
+	if (strstr(path, "nowhere")) {
+		weft_fail(reterr, NULL, ENOENT, "no such place");
+		return NULL;
+	}
+	events.open++;
+	return &events;
+}
+
+static void events_put(void *file, const char *line, size_t n)
+{
+	assert_true(events.n + n < sizeof(events.text));
+	memcpy(events.text + events.n, line, n);
+	events.n += n;
+	events.text[events.n] = 0;
+}
+
+static void events_close(void *file)
+{
+	events.open--;
+}
+
+static unsigned told(const char *what)
+{
+	unsigned n = 0;
+
+	for (const char *at = events.text; (at = strstr(at, what)); at++)
+		n++;
+	return n;
+}
+
+static void test_events(void **state)
+{
+	static const struct weft_event_files ops = {events_open, events_put, events_close};
+	struct hc *t = *state;
+	struct fix *f = &t->f;
+
+	memset(&events, 0, sizeof(events));
+	weft_health_events_to(&ops);
+	start(t, HTTP "event_log_path: /a, event_logger: [{name: f, typed_config: {\"@type\": "
+		      "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3."
+		      "HealthCheckEventFileSink, event_log_path: /b}}], http_health_check: "
+		      "{path: /h}}]}");
+	assert_int_equal(events.open, 2);
+	UNTIL(f, stat_of(f, WEFT_CLUSTER_health_check_success) >= 3);
+	assert_int_equal(told("\n"), 2); /* one to each file */
+	assert_int_equal(told("\"add_healthy_event\":{\"first_check\":true}"), 2);
+	assert_non_null(strstr(events.text, "{\"health_checker_type\":\"HTTP\",\"host\":{"
+					    "\"socket_address\":{\"protocol\":\"TCP\","
+					    "\"address\":\"127.0.0.1\",\"port_value\":"));
+	assert_non_null(strstr(events.text, "\"locality\":{\"region\":\"\",\"zone\":\"\","
+					    "\"sub_zone\":\"\"}}\n"));
+	f->server.status = "503";
+	UNTIL(f, !healthy(t));
+	assert_int_equal(told("\"eject_unhealthy_event\":{\"failure_type\":\"ACTIVE\"}"), 2);
+	assert_int_equal(told("health_check_failure_event"), 0);
+	f->server.status = "200";
+	UNTIL(f, healthy(t));
+	assert_int_equal(told("\"add_healthy_event\":{\"first_check\":false}"), 2);
+	weft_health_fail_now(&f->cl, &f->server.host);
+	weft_health_look(t->h, &f->server.host);
+	assert_int_equal(told("\"eject_unhealthy_event\":{\"failure_type\":\"PASSIVE\"}"), 2);
+	weft_health_stop(t->h);
+	t->h = NULL;
+	assert_int_equal(events.open, 0);
+	weft_health_events_to(NULL);
+}
+
+static void test_every_event(void **state)
+{
+	static const struct weft_event_files ops = {events_open, events_put, events_close};
+	struct hc *t = *state;
+	struct fix *f = &t->f;
+
+	memset(&events, 0, sizeof(events));
+	weft_health_events_to(&ops);
+	start(t, "{name: x, health_checks: [{timeout: 0.05s, interval: 0.02s, unhealthy_threshold: "
+		 "2, healthy_threshold: 1, event_log_path: /a, always_log_health_check_failures: "
+		 "true, always_log_health_check_success: true, http_health_check: {path: /h}}]}");
+	UNTIL(f, stat_of(f, WEFT_CLUSTER_health_check_success) >= 3);
+	assert_int_equal(told("\"successful_health_check_event\":{}"), 3);
+	f->server.hold = true; /* silence */
+	UNTIL(f, stat_of(f, WEFT_CLUSTER_health_check_failure) >= 3);
+	assert_int_equal(told("\"eject_unhealthy_event\":{\"failure_type\":\"NETWORK_TIMEOUT\"}"),
+			 1);
+	assert_int_equal(told("\"health_check_failure_event\":{\"failure_type\":"
+			      "\"NETWORK_TIMEOUT\",\"first_check\":false}"),
+			 3);
+	STAT_IS(f, health_check_network_failure, 3);
+	weft_health_stop(t->h);
+	t->h = NULL;
+	weft_health_events_to(NULL);
+}
+
+static void test_events_nowhere(void **state)
+{
+	static const struct weft_event_files ops = {events_open, events_put, events_close};
+	struct weft_errs errs = {0};
+	struct hc *t = *state;
+
+	weft_health_events_to(&ops);
+	assert_int_equal(
+		conf(t, HTTP "event_log_path: /nowhere, http_health_check: {path: /h}}]}", &errs),
+		-EINVAL);
+	assert_string_equal(errs.v[0].path, "health_checks[0].event_log_path");
+	assert_non_null(strstr(errs.v[0].msg, "no such place"));
+	weft_health_events_to(NULL);
+}
+
 /* ---- gRPC: a server that answers by hand */
 
 static void grpc_answer(struct hc *t, uint8_t status, const char *grpc_status)
@@ -362,6 +532,10 @@ static void test_bad_conf(void **state)
 		      "value: \"%START_TIME%\"}}]}}]}",
 		 "health_checks[0].http_health_check.request_headers_to_add[0]",
 		 "command operators are not supported"},
+		{HTTP "tcp_health_check: {proxy_protocol_config: {added_tlvs: [{type: 3, value: "
+		      "eA==}]}}}]}",
+		 "health_checks[0].tcp_health_check.proxy_protocol_config.added_tlvs",
+		 "is not supported in health checks"},
 		{HTTP "grpc_health_check: {}}]}", "health_checks[0].grpc_health_check",
 		 "must speak HTTP/2"},
 	};
@@ -384,11 +558,16 @@ static void test_bad_conf(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		H1(test_http),	      H1(test_http_network), H1(test_http_timeout),
-		H1(test_statuses),    H2(test_h2),	     H1(test_peer_closes_between),
-		H1(test_stop_inside), H1(test_host_leaves),  H1(test_disabled),
-		H1(test_fail_now),    H1(test_tcp),	     H1(test_tcp_connect),
-		H1(test_tcp_wrong),   H2(test_grpc),	     H1(test_bad_conf),
+		H1(test_http),	       H1(test_http_network),
+		H1(test_http_timeout), H1(test_statuses),
+		H2(test_h2),	       H1(test_peer_closes_between),
+		H1(test_stop_inside),  H1(test_host_leaves),
+		H1(test_disabled),     H1(test_fail_now),
+		H1(test_tcp),	       H1(test_tcp_connect),
+		H1(test_tcp_wrong),    H2(test_grpc),
+		H1(test_bad_conf),     H1(test_tcp_binary),
+		H1(test_tcp_proxy),    H1(test_events),
+		H1(test_every_event),  H1(test_events_nowhere),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
