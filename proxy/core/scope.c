@@ -207,7 +207,7 @@ void weft_scope_code(struct weft_scope *s, unsigned http_status)
 {
 	struct code *head, *c, *fresh = NULL;
 
-	if (!s || http_status < 100 || http_status > 599)
+	if (!s || (http_status && http_status < 100) || http_status > 599)
 		return;
 	head = atomic_load_explicit(&s->codes, memory_order_acquire);
 	for (;;) {
@@ -458,12 +458,13 @@ static size_t extra_codes(const struct weft_scope *s, struct scope_number *v)
 	for (struct code *c = atomic_load(&s->codes); c; c = c->next) {
 		int64_t times = atomic_load_explicit(&c->n, memory_order_relaxed);
 
-		v[n++] = (struct scope_number){
-			.item = code_name(s, c->status), .value = times, .used = true};
+		if (c->status)
+			v[n++] = (struct scope_number){
+				.item = code_name(s, c->status), .value = times, .used = true};
 		classes[c->status / 100] += times;
 		all += times;
 	}
-	if (!n)
+	if (!all)
 		return 0;
 	for (unsigned i = 1; i < 6; i++)
 		if (classes[i])

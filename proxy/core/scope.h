@@ -38,7 +38,8 @@ void weft_scope_set(struct weft_scope *s, unsigned item, int64_t v);
 int64_t weft_scope_value(const struct weft_scope *s, unsigned item);	 /* histogram: its count */
 void weft_scope_record(struct weft_scope *s, unsigned item, uint64_t v); /* histogram */
 void weft_scope_code(struct weft_scope *s,
-		     unsigned http_status); /* 100..599: counts the code and its class */
+		     unsigned http_status); /* 100..599: counts the code and its class; 0: what
+					       was completed alone */
 /* Dynamic names inside a scope (per-route stats, grpc methods): made on first use, at most 10,000 a
  * scope. */
 void weft_scope_add_named(struct weft_scope *s, const char *item, int64_t n);

@@ -298,6 +298,7 @@ static int vhost_prepare(struct weft_cfg *c, const struct weft_path *at,
 					     v->routes->msg->n_request_mirror_policies, &mirrors);
 		n_mirrors = v->routes->msg->n_request_mirror_policies;
 	}
+	v->hedge = m->hedge_policy && m->hedge_policy->hedge_on_per_try_timeout;
 	for (i = 0; i < m->n_routes; i++) {
 		struct weft_path pi = {at, "routes", (int)i};
 
@@ -314,6 +315,7 @@ static int vhost_prepare(struct weft_cfg *c, const struct weft_path *at,
 		}
 		routes[i].include_attempt_count = m->include_request_attempt_count;
 		routes[i].include_attempt_count_in_response = m->include_attempt_count_in_response;
+		routes[i].include_timeout_retry = m->include_is_timeout_retry_header;
 	}
 	if (!err)
 		index_routes(c, at, v);

@@ -40,10 +40,15 @@ struct weft_route {
 	int64_t idle_timeout_ms; /* -1: the connection manager's; 0: none */
 	int64_t max_stream_ms;	 /* -1: the connection manager's */
 	int64_t grpc_timeout_max_ms, grpc_timeout_offset_ms; /* -1: grpc-timeout is not used */
-	const struct weft_retry_policy *retry;		     /* NULL */
+	int64_t max_grpc_ms, grpc_offset_ms;   /* their deprecated forerunners; -1: not said */
+	const struct weft_retry_policy *retry; /* NULL */
 	const struct weft_mirror *mirrors;
 	size_t n_mirrors;
-	uint8_t priority; /* enum weft_priority */
+	uint8_t priority;	  /* enum weft_priority */
+	int64_t flush_timeout_ms; /* -1: the connection manager's */
+	uint64_t body_limit;	  /* of a request's body kept for retries and mirrors */
+	struct weft_scope *stats; /* vhost.V.route.PREFIX; NULL: no stat_prefix */
+	bool hedge_on_try_timeout, include_timeout_retry;
 	bool auto_host_rewrite, has_hash, internal_redirect, include_attempt_count,
 		include_attempt_count_in_response, is_tunnel /* CONNECT is terminated here */,
 		upgrade_set;

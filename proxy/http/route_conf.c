@@ -111,7 +111,7 @@ static int filter_prepare(struct weft_cfg *c, const struct weft_path *at,
 				return weft_cfg_fail(c, &pc, "must be set, or disabled be true");
 			return 0;
 		}
-		if (fc->disabled)
+		if (fc->disabled || (optional && !weft_cfg_type(fc->config->type_url)))
 			return 0;
 		m = weft_cfg_any(c, &pc, fc->config, NULL);
 		if (!m)
@@ -300,8 +300,12 @@ int route_prepare(struct weft_cfg *c, const struct weft_path *at,
 	r->msg = m;
 	r->name = weft_arena_strdup(c->arena, m->name ? m->name : "");
 	r->timeout_ms = 15000;
-	r->idle_timeout_ms = r->max_stream_ms = r->grpc_timeout_max_ms = r->grpc_timeout_offset_ms =
-		-1;
+	r->body_limit = route_body_limit(r->vhost->msg, m);
+	r->hedge_on_try_timeout = r->vhost->hedge;
+	if (m->stat_prefix && *m->stat_prefix)
+		r->stats = route_stats_new(c, r->vhost->name, m->stat_prefix);
+	r->flush_timeout_ms = r->max_grpc_ms = r->grpc_offset_ms = r->idle_timeout_ms =
+		r->max_stream_ms = r->grpc_timeout_max_ms = r->grpc_timeout_offset_ms = -1;
 	if (!m->match)
 		return weft_cfg_fail(c, &pm, "must be set");
 	err |= match_prepare(c, &pm, m->match, p);

@@ -271,15 +271,19 @@ static int retry_and_times(struct weft_cfg *c, const struct weft_path *at,
 
 	r->timeout_ms = weft_cfg_ms(m->timeout, 15000);
 	r->idle_timeout_ms = weft_cfg_ms(m->idle_timeout, -1);
-	if (m->max_stream_duration) {
+	r->flush_timeout_ms = weft_cfg_ms(m->flush_timeout, -1);
+	if (m->hedge_policy)
+		r->hedge_on_try_timeout = m->hedge_policy->hedge_on_per_try_timeout;
+	if (m->max_stream_duration) { /* takes the place of timeout, as in Envoy */
+		r->timeout_ms = 0;
 		r->max_stream_ms = weft_cfg_ms(m->max_stream_duration->max_stream_duration, -1);
 		r->grpc_timeout_max_ms =
 			weft_cfg_ms(m->max_stream_duration->grpc_timeout_header_max, -1);
 		r->grpc_timeout_offset_ms =
 			weft_cfg_ms(m->max_stream_duration->grpc_timeout_header_offset, -1);
 	} else if (m->max_grpc_timeout) {
-		r->grpc_timeout_max_ms = weft_cfg_ms(m->max_grpc_timeout, -1);
-		r->grpc_timeout_offset_ms = weft_cfg_ms(m->grpc_timeout_offset, -1);
+		r->max_grpc_ms = weft_cfg_ms(m->max_grpc_timeout, -1);
+		r->grpc_offset_ms = weft_cfg_ms(m->grpc_timeout_offset, -1);
 	}
 	if (m->retry_policy)
 		err = weft_retry_prepare(c, &prt, m->retry_policy, &r->retry);

@@ -109,6 +109,7 @@ struct weft_vhost {
 	struct weft_hdrops req, resp;
 	const struct route_filters *filters;
 	const struct weft_ratelimits *ratelimits; /* NULL */
+	bool hedge;
 	const Envoy__Config__Route__V3__VirtualHost *msg;
 	const char *const *domains;
 	size_t n_domains;
@@ -167,6 +168,22 @@ bool route_template_match(const struct weft_template *t, const char *path, size_
 const char *route_template_rewrite(const struct weft_template *rewrite,
 				   const struct weft_template *match, const char *path, size_t n,
 				   struct weft_arena *a, size_t *ret_n);
+
+/* The newer field goes first; what is kept without any is the connection's limit in Envoy. */
+enum { ROUTE_BODY_LIMIT = 1 << 20 };
+static inline uint64_t route_body_limit(const Envoy__Config__Route__V3__VirtualHost *v,
+					const Envoy__Config__Route__V3__Route *r)
+{
+	const Google__Protobuf__UInt64Value *newer =
+		r->request_body_buffer_limit ?: v->request_body_buffer_limit;
+	const Google__Protobuf__UInt32Value *older =
+		r->per_request_buffer_limit_bytes ?: v->per_request_buffer_limit_bytes;
+
+	return newer ? newer->value : older ? older->value : ROUTE_BODY_LIMIT;
+}
+
+/* ---- route_stats.c */
+struct weft_scope *route_stats_new(struct weft_cfg *c, const char *vhost, const char *prefix);
 
 /* ---- route_conf.c, route_conf_action.c */
 int route_prepare(struct weft_cfg *c, const struct weft_path *at,

@@ -149,6 +149,18 @@ static void on_flush_late(struct weft_timer *t)
 	weft_stream_leave(s);
 }
 
+/* The route's own; its idle timeout where nobody says how long a flush may take. */
+static uint64_t flush_ms(const struct weft_stream *s)
+{
+	const struct weft_hcm_conf *conf = s->c->conf;
+
+	if (s->route && s->route->flush_timeout_ms >= 0)
+		return (uint64_t)s->route->flush_timeout_ms;
+	if (s->route && s->route->idle_timeout_ms >= 0 && !conf->flush_set)
+		return (uint64_t)s->route->idle_timeout_ms;
+	return conf->ms.flush;
+}
+
 void weft_stream_complete(struct weft_stream *s)
 {
 	if (s->over)
@@ -170,8 +182,7 @@ void weft_stream_complete(struct weft_stream *s)
 	if (s->paused[WEFT_REQUEST])
 		weft_exchange_resume(s->x);
 	/* done() follows when the client took it all; what it still sends is thrown away */
-	weft_timer_set(s->c->w->timers, &s->idle, s->c->conf->ms.flush, s->info.end_ns,
-		       on_flush_late);
+	weft_timer_set(s->c->w->timers, &s->idle, flush_ms(s), s->info.end_ns, on_flush_late);
 }
 
 void weft_stream_cut(struct weft_stream *s, enum weft_reset why, const char *details)

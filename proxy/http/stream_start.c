@@ -1,4 +1,5 @@
 /* The beginning of a stream: its route, its filters, its timeouts. */
+#include "proxy/http/grpc_timeout.h"
 #include "proxy/http/stream_priv.h"
 
 #include "proxy/core/worker.h"
@@ -67,55 +68,24 @@ void weft_stream_touch(struct weft_stream *s)
 		weft_timer_set(s->c->w->timers, &s->idle, s->idle_ms, s->now, on_idle);
 }
 
-/* "100m": at most 8 digits and a unit; -1: not one. */
-static int64_t grpc_timeout(const char *s, size_t n)
-{
-	int64_t v = 0;
-
-	if (n < 2 || n > 9)
-		return -1;
-	for (size_t i = 0; i + 1 < n; i++) {
-		if (s[i] < '0' || s[i] > '9')
-			return -1;
-		v = 10 * v + s[i] - '0';
-	}
-	switch (s[n - 1]) {
-	case 'H':
-		return v * 3600000;
-	case 'M':
-		return v * 60000;
-	case 'S':
-		return v * 1000;
-	case 'm':
-		return v;
-	case 'u':
-		return (v + 999) / 1000;
-	case 'n':
-		return (v + 999999) / 1000000;
-	}
-	return -1;
-}
-
+/* What grpc-timeout says within the route's limits is told to those behind, too. */
 static uint64_t life_ms(const struct weft_stream *s)
 {
 	const struct weft_route *r = s->route;
-	const struct weft_header *h;
 	int64_t ms;
 
 	if (!r)
 		return s->c->conf->ms.max_stream;
-	h = r->grpc_timeout_max_ms >= 0
-		    ? weft_headers_get(s->head[WEFT_REQUEST], WEFT_H_GRPC_TIMEOUT)
-		    : NULL;
-	ms = h ? grpc_timeout(h->value, h->value_len) : -1;
-	if (ms >= 0) {
-		if (r->grpc_timeout_max_ms && (!ms || ms > r->grpc_timeout_max_ms))
-			ms = r->grpc_timeout_max_ms;
-		if (r->grpc_timeout_offset_ms > 0 && ms > r->grpc_timeout_offset_ms)
-			ms -= r->grpc_timeout_offset_ms;
-		return (uint64_t)ms;
-	}
-	return r->max_stream_ms >= 0 ? (uint64_t)r->max_stream_ms : s->c->conf->ms.max_stream;
+	ms = r->grpc_timeout_max_ms >= 0 ? weft_grpc_timeout(s->head[WEFT_REQUEST]) : -1;
+	if (ms < 0)
+		return r->max_stream_ms >= 0 ? (uint64_t)r->max_stream_ms
+					     : s->c->conf->ms.max_stream;
+	if (r->grpc_timeout_max_ms && ms > r->grpc_timeout_max_ms)
+		ms = r->grpc_timeout_max_ms;
+	if (r->grpc_timeout_offset_ms > 0)
+		ms = ms > r->grpc_timeout_offset_ms ? ms - r->grpc_timeout_offset_ms : 0;
+	weft_grpc_timeout_set(s->head[WEFT_REQUEST], (uint64_t)ms);
+	return (uint64_t)ms;
 }
 
 void weft_stream_times(struct weft_stream *s)

@@ -4,6 +4,7 @@
 
 #include "proxy/core/decimal.h"
 #include "proxy/core/worker.h"
+#include "proxy/http/grpc_timeout.h"
 #include "xds/proto/envoy/extensions/filters/http/router/v3/router.pb-c.h"
 #include <errno.h>
 #include <stdio.h>
@@ -58,6 +59,7 @@ void router_reply(struct router *r, int status, enum weft_flag flag, const char 
 
 	r->over = true;
 	router_free_attempt(r, true);
+	router_hedge_drop(r);
 	router_timers_off(r);
 	weft_info_flag(weft_stream_info(s), flag);
 	weft_stream_reply(s, status, details, body,
@@ -81,40 +83,17 @@ static bool ms_of(const struct weft_headers *h, enum weft_hid id, uint64_t *ret)
 	return true;
 }
 
-/* "100m" and the like; ms, rounded up. */
-static bool grpc_timeout(const struct weft_headers *h, uint64_t *ret)
+/* max_grpc_timeout: no grpc-timeout is without end, as 0 is. */
+static uint64_t old_grpc_ms(const struct router *r)
 {
-	const char *v = weft_headers_value(h, WEFT_H_GRPC_TIMEOUT);
-	char *end;
-	unsigned long long n;
+	int64_t ms = weft_grpc_timeout(r->req), max = r->route->max_grpc_ms,
+		offset = r->route->grpc_offset_ms;
 
-	if (*v < '0' || *v > '9' || strlen(v) > 9)
-		return false;
-	n = strtoull(v, &end, 10);
-	if (!*end || end[1])
-		return false;
-	switch (*end) {
-	case 'H':
-		*ret = n * 3600000;
-		return true;
-	case 'M':
-		*ret = n * 60000;
-		return true;
-	case 'S':
-		*ret = n * 1000;
-		return true;
-	case 'm':
-		*ret = n;
-		return true;
-	case 'u':
-		*ret = (n + 999) / 1000;
-		return true;
-	case 'n':
-		*ret = (n + 999999) / 1000000;
-		return true;
-	default:
-		return false;
-	}
+	if (ms < 0)
+		ms = 0;
+	if (offset > 0 && offset < ms)
+		ms -= offset;
+	return (uint64_t)(max && (!ms || ms > max) ? max : ms);
 }
 
 static void times_init(struct router *r)
@@ -128,14 +107,8 @@ static void times_init(struct router *r)
 		r->per_try_idle_ms = (uint64_t)r->policy->per_try_idle_ms;
 	}
 	r->life_ms = cluster_life;
-	if (rt->grpc_timeout_max_ms >= 0 && weft_stream_is_grpc(r->s) &&
-	    grpc_timeout(r->req, &ms)) {
-		if (rt->grpc_timeout_offset_ms > 0 && ms > (uint64_t)rt->grpc_timeout_offset_ms)
-			ms -= (uint64_t)rt->grpc_timeout_offset_ms;
-		if (rt->grpc_timeout_max_ms && ms > (uint64_t)rt->grpc_timeout_max_ms)
-			ms = (uint64_t)rt->grpc_timeout_max_ms;
-		r->timeout_ms = ms;
-	}
+	if (rt->max_grpc_ms >= 0 && weft_stream_is_grpc(r->s))
+		r->timeout_ms = old_grpc_ms(r);
 	if (ms_of(r->req, WEFT_H_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS, &ms))
 		r->timeout_ms = ms;
 	else if (r->conf->respect_expected &&
@@ -162,12 +135,16 @@ void router_expect(struct router *r)
 		r->begun_ns = r->try_start_ns;
 	else
 		gone = (r->try_start_ns - r->begun_ns) / 1000000;
-	if (!r->expect || !(ms || r->per_try_ms))
-		return;
 	if (ms)
 		ms = ms > gone ? ms - gone : 1;
-	if (r->per_try_ms && (!ms || r->per_try_ms < ms))
+	if (r->per_try_ms && !r->hedge && (!ms || r->per_try_ms < ms))
 		ms = r->per_try_ms;
+	if (!ms)
+		return;
+	if (r->route->max_grpc_ms >= 0 && weft_stream_is_grpc(r->s))
+		weft_grpc_timeout_set(r->req, ms);
+	if (!r->expect)
+		return;
 	n = weft_decimal(text, ms);
 	weft_headers_set_id(r->req, WEFT_H_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, text, n);
 }
@@ -303,7 +280,7 @@ static enum weft_flow begin(struct router *r, bool end)
 	if (r->route->action == WEFT_ROUTE_REDIRECT || r->route->action == WEFT_ROUTE_DIRECT)
 		return answer_here(r, &in);
 	if (r->route->action == WEFT_ROUTE_NON_FORWARDING) {
-		router_reply(r, 404, WEFT_FLAG_NR, "route_not_found", NULL, false);
+		router_reply(r, 503, WEFT_FLAG_NC, "cluster_not_found", NULL, false);
 		return WEFT_DONE;
 	}
 	internal_only(r);
@@ -341,6 +318,7 @@ static enum weft_flow begin(struct router *r, bool end)
 		weft_headers_remove_id(r->req, WEFT_H_X_ENVOY_ORIGINAL_HOST);
 	}
 	router_retry_init(r);
+	router_hedge_init(r);
 	if (weft_stream_upgrade(s) && r->route->is_tunnel &&
 	    !strcasecmp(weft_stream_upgrade(s), "CONNECT"))
 		return router_tunnel(r);
@@ -403,7 +381,7 @@ static void keep(struct router *r, struct evbuffer *b)
 {
 	if (!r->keep)
 		return;
-	if (evbuffer_get_length(r->keep) + evbuffer_get_length(b) > ROUTER_KEPT_MAX ||
+	if (evbuffer_get_length(r->keep) + evbuffer_get_length(b) > r->route->body_limit ||
 	    copy(r->keep, b)) {
 		evbuffer_free(r->keep);
 		r->keep = NULL;
@@ -498,6 +476,7 @@ static void closed(struct weft_stream *s, const void *conf, void *state)
 	if (r->tunnel)
 		router_tunnel_closed(r);
 	router_free_attempt(r, true);
+	router_hedge_drop(r);
 	router_retry_done(r, false);
 	router_timers_off(r);
 	for (i = 0; i < r->n_tried; i++)

@@ -30,6 +30,10 @@ static void on_per_try(struct weft_timer *t)
 {
 	struct router *r = ROUTER_OF(t, per_try);
 
+	if (r->hedge) {
+		router_hedge_timeout(r);
+		return;
+	}
 	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_per_try_timeout, 1);
 	router_timeout(r, true);
 }
@@ -120,18 +124,28 @@ static int grpc_http_status(const struct weft_headers *h)
 	}
 }
 
-static void count_answer(struct router *r, const struct weft_headers *h, int status)
+/* What tells of the host: of gRPC, what its own status amounts to. */
+static int code_of(struct router *r, const struct weft_headers *h)
+{
+	int status = weft_headers_status(h),
+	    grpc = weft_stream_is_grpc(r->s) ? grpc_http_status(h) : 0;
+
+	return grpc && status == 200 ? grpc : status;
+}
+
+/* Codes and times of what the client is given: what is tried again counts as a retry only. */
+static void count_answer(struct router *r, const struct weft_headers *h, uint64_t now)
 {
 	struct weft_cluster *c = r->wc->cluster;
-	int code = status, grpc = weft_stream_is_grpc(r->s) ? grpc_http_status(h) : 0;
+	bool quiet = r->conf->grpc_failures_quiet && weft_stream_is_grpc(r->s);
+	unsigned code = quiet ? 0 : (unsigned)weft_headers_status(h);
+	uint64_t ms = (now - r->try_start_ns) / 1000000;
 
-	if (grpc && status == 200)
-		code = grpc;
-	if (!(grpc && r->conf->grpc_failures_quiet))
-		weft_scope_code(c->scope, (unsigned)code);
-	weft_host_outcome(r->wc, r->lease->host, WEFT_OUT_CODE, code);
-	weft_scope_record(c->scope, WEFT_CLUSTER_upstream_rq_time,
-			  (router_now(r) - r->try_start_ns) / 1000000);
+	weft_scope_code(c->scope, code);
+	router_stat_code(r, code);
+	weft_scope_record(c->scope, WEFT_CLUSTER_upstream_rq_time, ms);
+	if (r->route->stats)
+		weft_scope_record(r->route->stats, WEFT_ROUTE_STAT_upstream_rq_time, ms);
 }
 
 /* The host asks to be left alone until its next check says otherwise. */
@@ -200,9 +214,14 @@ static void answered(struct router *r)
 	(void)router_leave(r);
 }
 
-static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
+void router_host_answered(struct router *r, struct weft_headers *h)
 {
-	struct router *r = weft_exchange_user(x);
+	weft_host_outcome(r->wc, r->lease->host, WEFT_OUT_CODE, code_of(r, h));
+	health_said(r, h);
+}
+
+void router_answer(struct router *r, struct weft_headers *h, bool end)
+{
 	struct weft_info *info = weft_stream_info(r->s);
 	uint64_t now = router_now(r);
 	int status = weft_headers_status(h);
@@ -210,11 +229,9 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 	info->up_first_rx_ns = info->up_last_rx_ns = now;
 	info->up_rx_head_bytes = h->bytes;
 	touch_idle(r, now);
-	count_answer(r, h, status);
-	health_said(r, h);
+	count_answer(r, h, now);
 	r->answer_whole = end;
-	if (router_retry_headers(r, h) && router_retry(r, h))
-		return;
+	router_hedge_drop(r);
 	router_retry_done(r, status < 500);
 	if (r->route->internal_redirect && router_redirect(r, h))
 		return;
@@ -226,6 +243,17 @@ static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 	if (end)
 		answered(r);
 	weft_stream_respond_headers(r->s, h, end);
+}
+
+static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
+{
+	struct router *r = weft_exchange_user(x);
+
+	router_host_answered(r, h);
+	r->answer_whole = end;
+	if (!r->retried && router_retry_headers(r, h) && router_retry(r, h))
+		return;
+	router_answer(r, h, end);
 }
 
 static void x_informational(struct weft_exchange *x, struct weft_headers *h)
@@ -317,8 +345,9 @@ static bool stale(struct router *r, enum weft_reset why)
 {
 	const char *m = weft_headers_value(r->req, WEFT_H_METHOD);
 
-	return why == WEFT_RESET_REFUSED && r->lease && !r->lease->fresh && !r->stale_retried &&
-	       !router_retry_reset(r, why) && !r->body_expected && !weft_stream_upgrade(r->s) &&
+	return why == WEFT_RESET_REFUSED && !r->retried && r->lease && !r->lease->fresh &&
+	       !r->stale_retried && !router_retry_reset(r, why) && !r->body_expected &&
+	       !weft_stream_upgrade(r->s) &&
 	       (!strcmp(m, "GET") || !strcmp(m, "HEAD") || !strcmp(m, "OPTIONS"));
 }
 
@@ -340,10 +369,15 @@ static void failed(struct router *r, enum weft_reset why, struct failure f, cons
 					  ? WEFT_OUT_LOCAL_CONNECT_FAILED
 					  : WEFT_OUT_LOCAL_RESET,
 				  0);
-	if (router_retry_reset(r, why) && router_retry(r, NULL))
+	if (!r->retried && router_retry_reset(r, why) && router_retry(r, NULL))
 		return;
 	router_retry_done(r, false);
 	weft_scope_code(r->wc->cluster->scope, (unsigned)status);
+	router_stat_code(r, (unsigned)status);
+	if (r->asides) { /* one of them may answer yet */
+		router_free_attempt(r, false);
+		return;
+	}
 	router_reply(r, status, f.flag, details_of(a, "before", f.reason, transport),
 		     weft_arena_printf(a,
 				       "upstream connect error or disconnect/reset before headers. "
@@ -353,12 +387,11 @@ static void failed(struct router *r, enum weft_reset why, struct failure f, cons
 		     why == WEFT_RESET_OVERFLOW);
 }
 
-static void x_reset(struct weft_exchange *x, enum weft_reset why)
+void router_reset(struct router *r, enum weft_reset why, const char *detail)
 {
-	struct router *r = weft_exchange_user(x);
 	struct weft_stream *s = r->s;
 	struct weft_info *info = weft_stream_info(s);
-	struct failure f = failure_of(why, weft_exchange_detail(x));
+	struct failure f = failure_of(why, detail);
 
 	r->x = NULL;
 	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_rx_reset, 1);
@@ -376,6 +409,11 @@ static void x_reset(struct weft_exchange *x, enum weft_reset why)
 	weft_stream_cut(s, WEFT_RESET_REMOTE, NULL);
 }
 
+static void x_reset(struct weft_exchange *x, enum weft_reset why)
+{
+	router_reset(weft_exchange_user(x), why, weft_exchange_detail(x));
+}
+
 static void x_done(struct weft_exchange *x)
 {
 	struct router *r = weft_exchange_user(x);
@@ -384,7 +422,7 @@ static void x_done(struct weft_exchange *x)
 	router_free_attempt(r, false);
 }
 
-static const struct weft_exchange_ops x_ops = {
+const struct weft_exchange_ops router_exchange_ops = {
 	.headers = x_headers,
 	.informational = x_informational,
 	.data = x_data,
@@ -492,9 +530,11 @@ static void open_exchange(struct router *r)
 		weft_headers_set_id(r->req, WEFT_H_X_ENVOY_ATTEMPT_COUNT, text, n);
 	}
 	weft_route_host_auto(r->route, r->req, r->lease->host->hostname);
+	router_stat(r, WEFT_ROUTE_STAT_upstream_rq_total);
+	r->retried = false;
 	r->sent_end = !body;
-	err = weft_exchange_open(r->lease->session, &x_ops, r, weft_stream_arena(s), r->req, body,
-				 &r->x);
+	err = weft_exchange_open(r->lease->session, &router_exchange_ops, r, weft_stream_arena(s),
+				 r->req, body, &r->x);
 	if (err) {
 		r->x = NULL;
 		failed(r, WEFT_RESET_REFUSED, failure_of(WEFT_RESET_REFUSED, ""), "");
@@ -553,7 +593,8 @@ static void keep_metadata(struct router *r, const struct weft_endpoint_entry *e)
 	n = protobuf_c_message_get_packed_size(&e->metadata->base);
 	b = weft_arena_alloc(info->arena, n + 1);
 	protobuf_c_message_pack(&e->metadata->base, b);
-	info->up_metadata = (const void *)protobuf_c_message_unpack(e->metadata->base.descriptor, &al, n, b);
+	info->up_metadata =
+		(const void *)protobuf_c_message_unpack(e->metadata->base.descriptor, &al, n, b);
 }
 
 void router_attempt(struct router *r)
@@ -640,14 +681,17 @@ static void timed_out(struct router *r, bool per_try, const char *details)
 		weft_stream_cut(s, WEFT_RESET_LOCAL, details);
 		return;
 	}
+	r->timeout_retry = per_try;
 	/* a try that timed out counts as a reset; as a 504 for those who retry on status */
 	if (per_try &&
 	    (r->retry_on & (WEFT_RETRY_5XX | WEFT_RETRY_GATEWAY_ERROR | WEFT_RETRY_RESET)) &&
 	    router_retry(r, NULL))
 		return;
 	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_timeout, 1);
+	router_stat(r, WEFT_ROUTE_STAT_upstream_rq_timeout);
 	router_retry_done(r, false);
 	weft_scope_code(r->wc->cluster->scope, 504);
+	router_stat_code(r, 504);
 	router_reply(r, 504, WEFT_FLAG_UT, details, "upstream request timeout", false);
 }
 

@@ -4,6 +4,7 @@
 #include "proxy/http/filter.h"
 #include "proxy/http/retry.h"
 #include "proxy/http/route.h"
+#include "proxy/http/route_stats.h"
 #include "proxy/upstream/pool.h"
 
 enum { ROUTER_KEPT_MAX = 1 << 20, ROUTER_HOSTS_MAX = 32 };
@@ -27,7 +28,8 @@ struct router {
 	struct evbuffer
 		*keep; /* all of the body, for another attempt or a mirror; NULL: not kept */
 	struct weft_lease *lease;
-	struct tunnel *tunnel; /* NULL: not one */
+	struct router_aside *asides; /* tries that timed out and may answer yet; NULL: none */
+	struct tunnel *tunnel;	     /* NULL: not one */
 	struct weft_exchange *x;
 	struct weft_timer total, per_try, per_try_idle, backoff, life;
 	const struct weft_retry_policy *policy;
@@ -51,9 +53,24 @@ struct router {
 	bool retrying;		      /* holds a place in the retry breaker */
 	bool paused_down, paused_up;
 	bool answer_whole;  /* the answer of this attempt came with its head */
+	bool hedge;	    /* a try that times out goes on beside the next one */
+	bool hedging;	    /* the retry that begins is such a one */
+	bool retried;	    /* this try was retried already: its answer or end is final */
+	bool timeout_retry; /* the next try follows a timeout */
 	bool stale_retried; /* once, on a pooled connection that had died */
 	bool expect;	    /* tells the upstream for how long an answer is waited */
 };
+
+/* Numbers of the route, where it has any. */
+static inline void router_stat(const struct router *r, enum weft_route_stat what)
+{
+	weft_scope_add(r->route->stats, what, 1);
+}
+static inline void router_stat_code(const struct router *r, unsigned code)
+{
+	if (r->route->stats)
+		weft_scope_code(r->route->stats, code);
+}
 
 /* router.c */
 void router_expect(struct router *r); /* x-envoy-expected-rq-timeout-ms of this attempt */
@@ -78,6 +95,16 @@ bool router_retry(struct router *r, const struct weft_headers *h);
 void router_retry_done(struct router *r, bool success);
 bool router_host_ok(void *owner, const struct weft_endpoint_entry *e);
 void router_priorities(void *owner, uint32_t *pct, const uint32_t *there, size_t n);
+/* router_answer: what follows the decision not to retry. router_reset: an end without one. */
+void router_answer(struct router *r, struct weft_headers *h, bool end);
+void router_host_answered(struct router *r, struct weft_headers *h);
+void router_reset(struct router *r, enum weft_reset why, const char *detail);
+extern const struct weft_exchange_ops router_exchange_ops;
+/* router_hedge.c: tries that timed out and are not given up. */
+void router_hedge_init(struct router *r);
+void router_hedge_timeout(struct router *r); /* of this try, softly */
+void router_hedge_aside(struct router *r);   /* this try, to make room for the next */
+void router_hedge_drop(struct router *r);    /* all of them */
 /* router_redirect.c */
 bool router_redirect(struct router *r, const struct weft_headers *h);
 /* router_mirror.c: copies go out when the whole request is there. */

@@ -231,6 +231,7 @@ bool router_retry(struct router *r, const struct weft_headers *h)
 	router_retry_done(r, false);
 	if (!r->retries_left) {
 		weft_scope_add(c->scope, WEFT_CLUSTER_upstream_rq_retry_limit_exceeded, 1);
+		router_stat(r, WEFT_ROUTE_STAT_upstream_rq_retry_limit_exceeded);
 		weft_info_flag(weft_stream_info(r->s), WEFT_FLAG_URX);
 		return false;
 	}
@@ -238,6 +239,7 @@ bool router_retry(struct router *r, const struct weft_headers *h)
 		return false;
 	if (!weft_breaker_retry_take(c, r->route->priority)) {
 		weft_scope_add(c->scope, WEFT_CLUSTER_upstream_rq_retry_overflow, 1);
+		router_stat(r, WEFT_ROUTE_STAT_upstream_rq_retry_overflow);
 		weft_info_flag(weft_stream_info(r->s), WEFT_FLAG_UO);
 		return false;
 	}
@@ -253,7 +255,15 @@ bool router_retry(struct router *r, const struct weft_headers *h)
 	r->retrying = true;
 	r->retries_left--;
 	weft_scope_add(c->scope, WEFT_CLUSTER_upstream_rq_retry, 1);
-	router_free_attempt(r, true);
+	router_stat(r, WEFT_ROUTE_STAT_upstream_rq_retry);
+	if (r->route->include_timeout_retry)
+		weft_headers_set(r->req, "x-envoy-is-timeout-retry", 24,
+				 r->timeout_retry ? "true" : "false", r->timeout_retry ? 4 : 5);
+	r->timeout_retry = false;
+	if (r->hedging)
+		router_hedge_aside(r);
+	else
+		router_free_attempt(r, true);
 	if (again) {
 		if (r->out)
 			evbuffer_free(r->out);
@@ -282,8 +292,10 @@ void router_retry_done(struct router *r, bool success)
 		return;
 	r->retrying = false;
 	weft_breaker_retry_give(r->wc->cluster, r->route->priority);
-	if (success)
-		weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_retry_success, 1);
+	if (!success)
+		return;
+	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_retry_success, 1);
+	router_stat(r, WEFT_ROUTE_STAT_upstream_rq_retry_success);
 }
 
 /* Every key of want stands with an equal value in have. */
