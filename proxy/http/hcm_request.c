@@ -113,7 +113,7 @@ static void fix_host(struct weft_stream *s)
 		return;
 	n = a->value_len;
 	host_n = port_at(a->value, n);
-	if (conf->strip_dot && host_n > 1 && a->value[host_n - 1] == '.') {
+	if (conf->strip_dot && host_n && a->value[host_n - 1] == '.') {
 		own = weft_arena_alloc(s->arena, n);
 		memcpy(own, a->value, host_n - 1);
 		memcpy(own + host_n - 1, a->value + host_n, n - host_n);
@@ -310,6 +310,8 @@ bool weft_hcm_request(struct weft_stream *s)
 	weft_scope_add(c->conf->scope, WEFT_HTTP_downstream_rq_active, 1);
 	hcm_count(c, s->info.protocol == WEFT_HTTP_2 ? WEFT_HTTP_downstream_rq_http2_total
 						     : WEFT_HTTP_downstream_rq_http1_total);
+	if (weft_hcm_overloaded(s))
+		return false;
 	if (!underscores(s))
 		return false;
 	look_continue(s);

@@ -71,6 +71,10 @@ static int read_body(struct weft_cfg *c, const struct weft_path *at,
 {
 	const char *s = NULL;
 
+	if (d->watched_directory)
+		return weft_cfg_fail(c, at,
+				     "watched_directory: is not supported here: the file is read "
+				     "once");
 	switch (d->specifier_case) {
 	case ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME:
 		return read_file(c, at, d->filename, m);

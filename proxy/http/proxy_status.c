@@ -50,7 +50,6 @@ static const struct problem {
 	{WEFT_FLAG_URX, 503, "destination_unavailable"},
 	{WEFT_FLAG_SI, 504, "http_response_timeout"},
 	{WEFT_FLAG_IH, 0, "http_request_error"},
-	{WEFT_FLAG_DPE, 0, "http_request_error"},
 	{WEFT_FLAG_UMSDR, 504, "http_response_timeout"},
 	{WEFT_FLAG_NFCF, 500, "proxy_configuration_error"},
 	{WEFT_FLAG_UPE, 502, "http_protocol_error"},

@@ -18,6 +18,11 @@ const char *route_data(struct weft_cfg *c, const struct weft_path *at,
 	ssize_t n;
 	int fd;
 
+	if (d->watched_directory) {
+		weft_cfg_fail(c, at,
+			      "watched_directory: is not supported here: the file is read once");
+		return NULL;
+	}
 	switch (d->specifier_case) {
 	case ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_STRING:
 		s = d->inline_string;

@@ -206,10 +206,11 @@ static bool in_any(const struct weft_cidr *v, size_t n, const struct weft_ip *ip
 
 /* The first from the right that is no trusted proxy's, else the leftmost. */
 static bool untrusted_address(const struct weft_xff_detect *d, const char *s, size_t n,
-			      struct weft_sockaddr *ret)
+			      struct weft_sockaddr *ret, bool *ret_single)
 {
 	bool found = false;
 
+	*ret_single = !memchr(s, ',', n);
 	for (unsigned i = 0; n && i < XFF_HOPS_MAX; i++) {
 		found = last_address(s, &n, ret);
 		if (!found || !in_any(d->trusted, d->n, &ret->ip))
@@ -283,7 +284,7 @@ static bool from_header(const struct weft_xff_conf *conf, const struct weft_io_i
 		single = false;
 		if (!known)
 			*ret = io->remote;
-		found = !known || (s && (d->n ? untrusted_address(d, s, n, ret)
+		found = !known || (s && (d->n ? untrusted_address(d, s, n, ret, &single)
 					      : nth_address(s, n, d->hops, ret, &single)));
 		/* one that is not trusted is told of itself */
 		if (d->append || !known)
@@ -297,8 +298,8 @@ static bool from_header(const struct weft_xff_conf *conf, const struct weft_io_i
 static bool is_internal(const struct weft_xff_conf *conf, const struct weft_io_info *io,
 			const struct weft_sockaddr *a)
 {
-	if (!a->ip.family)
-		return io->unix_path && conf->internal_unix;
+	if (!a->ip.family) /* a client on a unix socket has no name */
+		return conf->internal_unix && !io->local.ip.family;
 	return in_any(conf->internal, conf->n_internal, &a->ip);
 }
 

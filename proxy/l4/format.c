@@ -248,6 +248,10 @@ int weft_format_prepare_msg(struct weft_cfg *c, const struct weft_path *at,
 		err = weft_format_prepare(c, &pt, m->text_format, ret);
 		break;
 	case ENVOY__CONFIG__CORE__V3__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT_SOURCE:
+		if (m->text_format_source->watched_directory)
+			return weft_cfg_fail(c, &ps,
+					     "watched_directory: is not supported here: the file "
+					     "is read once");
 		text = weft_data_source(c, &ps, m->text_format_source, "format", &n);
 		if (!text)
 			return -EINVAL;

@@ -50,12 +50,14 @@ static inline const char *ended(const char *p, uint32_t n)
 	return p;
 }
 
-static void move_block(struct weft_exchange *x, struct weft_headers *h, struct weft_h1_head *head)
+/* Names of trailers go on in lower case, as Envoy has them. */
+static void move_block(struct weft_exchange *x, struct weft_headers *h, struct weft_h1_head *head,
+		       bool trailers)
 {
 	const struct weft_h1_options *o = &x->s->conf->h1;
 	char *mem = weft_arena_alloc(x->arena, head->block_len + 1);
 
-	if (!o->preserve_case) {
+	if (!o->preserve_case || trailers) {
 		weft_h1_head_move(head, mem, true);
 		return;
 	}
@@ -203,13 +205,14 @@ static void add_fields(struct weft_exchange *x, struct weft_headers *h,
 		add_pseudo(h, WEFT_H_CONNECTION, "upgrade", 7);
 }
 
-static struct weft_headers *new_list(struct weft_exchange *x, struct weft_h1_head *head)
+static struct weft_headers *new_list(struct weft_exchange *x, struct weft_h1_head *head,
+				     bool trailers)
 {
 	struct weft_headers *h = weft_arena_alloc(x->arena, sizeof(*h));
 
 	weft_headers_init(h, x->arena);
 	weft_headers_reserve(h, head->n + 12); /* with what filters usually add */
-	move_block(x, h, head);
+	move_block(x, h, head, trailers);
 	return h;
 }
 
@@ -296,7 +299,7 @@ static bool upgrade_left(struct weft_exchange *x, struct weft_h1_head *head)
 
 struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct weft_h1_head *head)
 {
-	struct weft_headers *h = new_list(x, head);
+	struct weft_headers *h = new_list(x, head, false);
 	struct weft_h1_slice authority, path;
 	bool upgrade = head->upgrade && !head->connect;
 	struct hop hop = {NULL, false};
@@ -330,7 +333,7 @@ struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct wef
 
 struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct weft_h1_head *head)
 {
-	struct weft_headers *h = new_list(x, head);
+	struct weft_headers *h = new_list(x, head, false);
 	struct hop hop = {NULL, false};
 	char *status = weft_arena_alloc(x->arena, 4);
 
@@ -346,7 +349,7 @@ struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct we
 
 struct weft_headers *weft_h1_trailer_headers(struct weft_exchange *x, struct weft_h1_head *head)
 {
-	struct weft_headers *h = new_list(x, head);
+	struct weft_headers *h = new_list(x, head, true);
 	struct hop hop = {NULL, false};
 
 	add_fields(x, h, head, false, &hop);

@@ -300,9 +300,9 @@ void weft_session_free(struct weft_session *s)
 	weft_session_hold(s);
 	weft_session_timer(s, 0);
 	ms = s->conf->delayed_close_ms ?: WEFT_SESSION_LINGER_MS;
-	s->linger_ms = ms == UINT32_MAX || !s->orderly || !s->conf->server ? 0 : ms;
 	if (s->conf->server && !s->n_open && !s->closing)
 		s->orderly = true;
+	s->linger_ms = ms == UINT32_MAX || !s->orderly || !s->conf->server ? 0 : ms;
 	s->told = true;
 	if (s->proto)
 		s->proto->closing(s);

@@ -163,6 +163,10 @@ static int key_source(struct weft_cfg *c, const struct weft_path *at, const jwt_
 		weft_arena_cleanup(c->arena, remote_drop, p->remote);
 		return 0;
 	case ENVOY__EXTENSIONS__FILTERS__HTTP__JWT_AUTHN__V3__JWT_PROVIDER__JWKS_SOURCE_SPECIFIER_LOCAL_JWKS:
+		if (m->local_jwks->watched_directory)
+			return weft_cfg_fail(c, &pl,
+					     "watched_directory: is not supported here: the file "
+					     "is read once");
 		text = weft_data_source(c, &pl, m->local_jwks, "key set", &n);
 		if (!text)
 			return -EINVAL;
