@@ -330,6 +330,8 @@ static const char ROUTES[] = "  route_config:\n"
 			     "      - match: {prefix: /}\n"
 			     "        non_forwarding_action: {}\n";
 
+__attribute__((unused)) static const char *fix_cluster, *fix_node; /* of the bootstrap */
+
 /* more: YAML of the connection manager, indented by two; filters: how many fake ones. */
 static struct env *env_new(const char *more, unsigned filters, bool routes)
 {
@@ -373,6 +375,8 @@ static struct env *env_new(const char *more, unsigned filters, bool routes)
 	snprintf(yaml + len, sizeof(yaml) - len,
 		 "  - name: t\n    typed_config: {\"@type\": type.googleapis.com/envoy.extensions."
 		 "request_id.uuid.v3.UuidRequestIdConfig}\n");
+	e->ctx.cluster = fix_cluster;
+	e->ctx.node = fix_node;
 	e->w = weft_worker_new(0, NULL);
 	e->a = weft_arena_new(0);
 	e->cfg = (struct weft_cfg){.arena = e->a, .errs = &e->errs, .context = &e->ctx};
@@ -417,6 +421,8 @@ static const struct weft_io_ops no_ops = {
 /* Of connections that begin: NULL, plain. */
 static const struct weft_tls_info *fix_tls;
 
+__attribute__((unused)) static bool fix_unix; /* nobody has an address */
+
 static void env_connect(struct env *e)
 {
 	struct weft_chain_start start = {.worker = e->w,
@@ -442,6 +448,9 @@ static void env_connect(struct env *e)
 	weft_io_info_edit(start.io)->tls = fix_tls;
 	if (fix_tls)
 		weft_io_info_edit(start.io)->sni = "name.example";
+	if (fix_unix)
+		weft_io_info_edit(start.io)->remote.ip.family =
+			weft_io_info_edit(start.io)->local.ip.family = 0;
 	e->ch = weft_chain_new(&start);
 }
 
@@ -496,7 +505,7 @@ static void say(struct env *e, const char *text)
 	turn(e, 0);
 }
 
-static bool has(const struct env *e, const char *text)
+__attribute__((unused)) static bool has(const struct env *e, const char *text)
 {
 	bool there = strstr(e->got, text);
 
