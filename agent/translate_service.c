@@ -1,5 +1,6 @@
 /* Services, which pods are behind them, and endpoints written by hand in EndpointSlices. */
 #include "agent/gateway.h"
+#include "proxy/core/first.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -268,21 +269,6 @@ static void labels_make(struct tr *t, struct labels *x)
 		qsort(x->v, x->n, sizeof(*x->v), labelled_order);
 }
 
-static size_t labels_first(const struct labels *x, const char *label)
-{
-	size_t lo = 0, hi = x->n;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (strcmp(x->v[mid].label, label) < 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
 static void selected_pods(struct tr *t, struct tr_svc *v, const struct labels *x)
 {
 	const struct weft_object *o = v->o;
@@ -293,8 +279,8 @@ static void selected_pods(struct tr *t, struct tr_svc *v, const struct labels *x
 	const char *label =
 		weft_arena_printf(t->a, "%s %s=%s", o->ns, selector[0]->key, selector[0]->value);
 
-	for (size_t at = labels_first(x, label); at < x->n && !strcmp(x->v[at].label, label);
-	     at++) {
+	for (size_t at = WEFT_FIRST(x->v, x->n, label);
+	     at < x->n && !strcmp(x->v[at].label, label); at++) {
 		struct tr_pod *p = x->v[at].p;
 		Istio__Workload__PortList *list;
 

@@ -1,6 +1,7 @@
 /* Which policies are for a Gateway or a Service: looked up, since there may be thousands of both.
  */
 #include "agent/gateway.h"
+#include "proxy/core/first.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,18 +64,9 @@ static void found(struct tr *t, const struct tr_targets *x, const char *kind, co
 		  const char *name, struct gw_policies *to)
 {
 	const char *key = weft_arena_printf(t->a, "%s %s/%s", kind, ns, name);
-	size_t lo = 0, hi = x->n;
 
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (strcmp(x->v[mid].key, key) < 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (; lo < x->n && !strcmp(x->v[lo].key, key); lo++)
-		TR_ADD(t, to->v, to->n, x->v[lo].o);
+	for (size_t i = WEFT_FIRST(x->v, x->n, key); i < x->n && !strcmp(x->v[i].key, key); i++)
+		TR_ADD(t, to->v, to->n, x->v[i].o);
 }
 
 static int object_order(const void *pa, const void *pb)

@@ -1,5 +1,6 @@
 #include "xds/tls_priv.h"
 
+#include "proxy/core/first.h"
 #include "proxy/net/io_tls.h"
 #include <ctype.h>
 #include <openssl/ec.h>
@@ -172,19 +173,11 @@ static int rank(const struct weft_tls_priv *p, unsigned cert, const struct wish 
 /* -1: no certificate of that name fits. */
 static int find(const struct weft_tls_priv *p, const char *name, const struct wish *w)
 {
-	size_t lo = 0, hi = p->n_names;
 	int rsa = -1;
 
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (strcmp(p->names[mid].name, name) < 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (; lo < p->n_names && strcmp(p->names[lo].name, name) == 0; lo++) {
-		unsigned cert = p->names[lo].cert;
+	for (size_t k = WEFT_FIRST(p->names, p->n_names, name);
+	     k < p->n_names && strcmp(p->names[k].name, name) == 0; k++) {
+		unsigned cert = p->names[k].cert;
 		int r = rank(p, cert, w);
 
 		if (r > 0)

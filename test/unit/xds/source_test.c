@@ -1,6 +1,8 @@
 /* Sources against our own server, state of the world and delta, aggregated and a stream a type. */
 #include "source_env.h"
 
+#include "xds/source_priv.h"
+
 static const struct mode {
 	int api_type;
 	bool ads;
@@ -328,11 +330,112 @@ static void checks(void **st)
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+/* What the options of an ApiConfigSource make of a stream. */
+static void options(void **st)
+{
+	struct env *e = *st;
+	Google__Protobuf__UInt32Value max = GOOGLE__PROTOBUF__UINT32_VALUE__INIT,
+				      tokens = GOOGLE__PROTOBUF__UINT32_VALUE__INIT;
+	Google__Protobuf__DoubleValue rate = GOOGLE__PROTOBUF__DOUBLE_VALUE__INIT;
+	Envoy__Config__Core__V3__RateLimitSettings limit =
+		ENVOY__CONFIG__CORE__V3__RATE_LIMIT_SETTINGS__INIT;
+	struct weft_xds_stream_conf c;
+	char *cluster;
+
+	sources_up(e, API(GRPC), true);
+	for (int on = 0; on < 2; on++) {
+		max.value = 1000;
+		tokens.value = 7;
+		rate.value = 2.5;
+		limit.max_tokens = &tokens;
+		limit.fill_rate = &rate;
+		e->api.set_node_on_first_message_only = on;
+		e->api.rate_limit_settings = on ? &limit : NULL;
+		e->envoy.max_receive_message_length = on ? &max : NULL;
+		assert_int_equal(
+			weft_xds_source_stream_conf(e->sources, &e->api, NULL, true, &c, &cluster),
+			0);
+		assert_int_equal(c.node_always, !on);
+		assert_true(c.fill_rate == (on ? 2.5 : 0));
+		assert_int_equal(c.max_tokens, on ? 7 : 0);
+		if (on)
+			assert_int_equal(c.message_max, 1000);
+		else
+			assert_true(c.message_max > 1000000);
+		free((void *)c.method);
+		free((void *)c.authority);
+		free(cluster);
+	}
+	e->api.rate_limit_settings = NULL;
+	e->envoy.max_receive_message_length = NULL;
+}
+
+/* max_receive_message_length: a longer answer ends the stream, and is not taken. */
+static void too_long(void **st)
+{
+	Google__Protobuf__UInt32Value max = GOOGLE__PROTOBUF__UINT32_VALUE__INIT;
+	struct env *e = *st;
+	struct seen all = {0};
+	char alt[3000];
+
+	memset(alt, 'x', sizeof(alt));
+	alt[sizeof(alt) - 1] = 0;
+	max.value = 2000;
+	e->envoy.max_receive_message_length = &max;
+	server_up(e);
+	put_cluster(e, "a", alt);
+	sources_up(e, API(GRPC), true);
+	watch(e, &all, &weft_xds_type_cluster, NULL);
+	UNTIL(e, e->lost > 0);
+	assert_int_equal(all.updates, 0);
+	put_cluster(e, "a", "short");
+	UNTIL(e, all.updates == 1);
+	done(&all);
+	e->envoy.max_receive_message_length = NULL;
+}
+
+/* rate_limit_settings: requests wait for tokens, and all go in the end. */
+static void limited(void **st)
+{
+	Google__Protobuf__UInt32Value tokens = GOOGLE__PROTOBUF__UINT32_VALUE__INIT;
+	Google__Protobuf__DoubleValue rate = GOOGLE__PROTOBUF__DOUBLE_VALUE__INIT;
+	Envoy__Config__Core__V3__RateLimitSettings limit =
+		ENVOY__CONFIG__CORE__V3__RATE_LIMIT_SETTINGS__INIT;
+	struct env *e = *st;
+	struct seen eds[6] = {0};
+
+	tokens.value = 2;
+	rate.value = 50;
+	limit.max_tokens = &tokens;
+	limit.fill_rate = &rate;
+	for (int on = 0; on < 2; on++) {
+		e->api.rate_limit_settings = on ? &limit : NULL;
+		server_up(e);
+		sources_up(e, API(GRPC), true);
+		for (int i = 0; i < 6; i++) {
+			char name[8];
+
+			snprintf(name, sizeof(name), "e%d", i);
+			put_endpoints(e, name, 1);
+			watch(e, &eds[i], &weft_xds_type_endpoint, name);
+			UNTIL(e, eds[i].completes == on + 1);
+		}
+		assert_int_equal(weft_xds_rate_limited(e->sources) > 0, on);
+		weft_xds_sources_free(e->sources);
+		e->sources = NULL;
+		server_down(e);
+	}
+	for (int i = 0; i < 6; i++)
+		done(&eds[i]);
+	e->api.rate_limit_settings = NULL;
+}
+
 int main(void)
 {
 	const struct CMUnitTest t[] = {
-		T(every_mode), T(refused), T(two_of_a_name),	 T(fetch_timeout),
-		T(scopes),     T(many),	   T(make_before_break), T(checks),
+		T(options), T(too_long),	  T(limited),	    T(every_mode),
+		T(refused), T(two_of_a_name),	  T(fetch_timeout), T(scopes),
+		T(many),    T(make_before_break), T(checks),
 	};
 
 	return cmocka_run_group_tests(t, NULL, NULL);

@@ -468,6 +468,50 @@ static void test_params(void **state)
 			    "none");
 }
 
+#define TWO "cipher_suites: [ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-ECDSA-AES256-GCM-SHA384]"
+
+static void test_prefer_client_ciphers(void **state)
+{
+	static const char cl[] = CPARAMS("cipher_suites: [ECDHE-ECDSA-AES256-GCM-SHA384, "
+					 "ECDHE-ECDSA-AES128-GCM-SHA256]");
+	const char *cipher;
+
+	agreed(PARAMS(TWO), cl, &cipher);
+	assert_string_equal(cipher, "ECDHE-ECDSA-AES128-GCM-SHA256");
+	agreed("{prefer_client_ciphers: true, common_tls_context: {tls_params: {" TWO
+	       "}, tls_certificates: [" CERT("ec") "]}}",
+	       cl, &cipher);
+	assert_string_equal(cipher, "ECDHE-ECDSA-AES256-GCM-SHA384");
+}
+
+/* Those of the machine, which our test CA is not of. */
+static void test_system_root_certs(void **state)
+{
+	struct weft_tls_client *c;
+
+	if (access("/etc/ssl/certs/ca-certificates.crt", R_OK))
+		skip();
+	c = client(CLIENT("system_root_certs: {}"));
+	assert_true(c->n_certs > 10 && c->certs[0].ca);
+	weft_tls_client_unref(c);
+	assert_false(takes("system_root_certs: {}", NULL));
+	assert_true(takes("system_root_certs: {}, " CA("ca"), NULL)); /* trusted_ca goes first */
+}
+
+/* A session that is over is not taken. */
+static void test_session_timeout(void **state)
+{
+	struct weft_tls_server *s = server(
+		"{session_timeout: 5s, common_tls_context: {tls_certificates: [" CERT("ec") "]}}");
+
+	assert_int_equal(SSL_CTX_get_timeout(s->ctx), 5);
+	weft_tls_server_unref(s);
+	s = server(
+		"{session_timeout: 0s, common_tls_context: {tls_certificates: [" CERT("ec") "]}}");
+	assert_int_equal(SSL_CTX_get_timeout(s->ctx), 7200); /* the default, as in Envoy */
+	weft_tls_server_unref(s);
+}
+
 static void test_alpn(void **state)
 {
 	struct weft_tls_server *s = server("{common_tls_context: {alpn_protocols: [h2, http/1.1], "
@@ -889,16 +933,29 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_chain),	      cmocka_unit_test(test_sans),
-		cmocka_unit_test(test_san_wildcard),  cmocka_unit_test(test_pins),
-		cmocka_unit_test(test_auto_sni_san),  cmocka_unit_test(test_expired),
-		cmocka_unit_test(test_rsa_usage),     cmocka_unit_test(test_client_certificates),
-		cmocka_unit_test(test_crl_and_depth), cmocka_unit_test(test_by_name),
-		cmocka_unit_test(test_params),	      cmocka_unit_test(test_alpn),
-		cmocka_unit_test(test_tickets),	      cmocka_unit_test(test_secrets),
-		cmocka_unit_test(test_static_secret), cmocka_unit_test(test_secret_check),
-		cmocka_unit_test(test_outlived),      cmocka_unit_test(test_infos),
-		cmocka_unit_test(test_files),	      cmocka_unit_test(test_password),
+		cmocka_unit_test(test_chain),
+		cmocka_unit_test(test_sans),
+		cmocka_unit_test(test_san_wildcard),
+		cmocka_unit_test(test_pins),
+		cmocka_unit_test(test_auto_sni_san),
+		cmocka_unit_test(test_expired),
+		cmocka_unit_test(test_rsa_usage),
+		cmocka_unit_test(test_client_certificates),
+		cmocka_unit_test(test_crl_and_depth),
+		cmocka_unit_test(test_by_name),
+		cmocka_unit_test(test_params),
+		cmocka_unit_test(test_alpn),
+		cmocka_unit_test(test_prefer_client_ciphers),
+		cmocka_unit_test(test_system_root_certs),
+		cmocka_unit_test(test_session_timeout),
+		cmocka_unit_test(test_tickets),
+		cmocka_unit_test(test_secrets),
+		cmocka_unit_test(test_static_secret),
+		cmocka_unit_test(test_secret_check),
+		cmocka_unit_test(test_outlived),
+		cmocka_unit_test(test_infos),
+		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_password),
 		cmocka_unit_test(test_refused),
 	};
 
