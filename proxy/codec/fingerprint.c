@@ -130,7 +130,8 @@ void weft_sniff_ja3(const struct hello_parts *h, char *ret)
 	free(t.p);
 }
 
-/* ---- JA4: t, version, SNI, counts, ALPN; hash of the ciphers; hash of extensions and signatures */
+/* ---- JA4: t, version, SNI, counts, ALPN; hash of the ciphers; hash of extensions and signatures
+ */
 struct numbers { /* of 16 bits; a vector has no more bytes than that */
 	uint16_t *v;
 	size_t n;

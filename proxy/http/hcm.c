@@ -104,6 +104,18 @@ static void count_end(struct hcm_conn *c, struct weft_io *io)
 			  (weft_now_ns() - info->start_ns) / 1000000);
 }
 
+/* For the listener's access log. */
+static void note_connection(struct hcm_conn *c, struct weft_io *io)
+{
+	struct weft_info *i = weft_chain_info(c->ch);
+	struct weft_io_stat st = weft_io_stat(io);
+
+	if (c->counted)
+		i->protocol = c->version;
+	i->rx_bytes = st.rx;
+	i->tx_bytes = st.tx + evbuffer_get_length(weft_io_out(io)); /* will be written */
+}
+
 static void let_go(struct hcm_conn *c)
 {
 	struct weft_session *s = c->session;
@@ -115,6 +127,7 @@ static void let_go(struct hcm_conn *c)
 	weft_timer_clear(&c->life);
 	weft_timer_clear(&c->drain_timer);
 	count_end(c, weft_session_io(s));
+	note_connection(c, weft_session_io(s));
 	weft_chain_forget_io(c->ch);
 	weft_session_free(s); /* tells streams that are open: they find c->ended */
 	c->session = NULL;

@@ -285,6 +285,7 @@ static int vhost_prepare(struct weft_cfg *c, const struct weft_path *at,
 	err |= route_filters_prepare(c, at, (void *const *)m->typed_per_filter_config,
 				     m->n_typed_per_filter_config, &v->filters);
 	err |= weft_ratelimits_prepare(c, &prl, m->rate_limits, m->n_rate_limits, &v->ratelimits);
+	err |= route_vclusters_prepare(c, at, m, &v->vclusters);
 	if (m->retry_policy)
 		err |= weft_retry_prepare(c, &prt, m->retry_policy, &retry);
 	if (m->n_request_mirror_policies) {

@@ -97,6 +97,7 @@ struct weft_route_priv {
 	const struct weft_format *body_format;
 };
 struct route_trie;
+struct route_vclusters;
 struct weft_vhost {
 	const char *name;
 	const struct weft_routes *routes;
@@ -109,6 +110,7 @@ struct weft_vhost {
 	struct weft_hdrops req, resp;
 	const struct route_filters *filters;
 	const struct weft_ratelimits *ratelimits; /* NULL */
+	const struct route_vclusters *vclusters;  /* NULL */
 	bool hedge;
 	const Envoy__Config__Route__V3__VirtualHost *msg;
 	const char *const *domains;
@@ -181,6 +183,11 @@ static inline uint64_t route_body_limit(const Envoy__Config__Route__V3__VirtualH
 
 	return newer ? newer->value : older ? older->value : ROUTE_BODY_LIMIT;
 }
+
+/* ---- vcluster.c */
+int route_vclusters_prepare(struct weft_cfg *c, const struct weft_path *at,
+			    const Envoy__Config__Route__V3__VirtualHost *m,
+			    const struct route_vclusters **ret);
 
 /* ---- route_stats.c */
 struct weft_scope *route_stats_new(struct weft_cfg *c, const char *vhost, const char *prefix);

@@ -2,6 +2,7 @@
 #include "proxy/http/stream_priv.h"
 
 #include "proxy/core/worker.h"
+#include "proxy/l4/format_want.h"
 #include "proxy/upstream/cluster.h"
 
 #include <stdlib.h>
@@ -136,11 +137,20 @@ static void count_end(struct weft_stream *s)
 	weft_scope_add(sc, WEFT_HTTP_downstream_rq_1xx + (unsigned)class - 1, 1);
 }
 
+static void log_late(struct weft_stream *s)
+{
+	if (!s->log_due)
+		return;
+	s->log_due = false;
+	weft_stream_log(s, "DownstreamEnd");
+}
+
 static void on_flush_late(struct weft_timer *t)
 {
 	struct weft_stream *s = (void *)((char *)t - offsetof(struct weft_stream, idle));
 
 	stream_enter(s);
+	log_late(s);
 	if (s->x)
 		weft_exchange_reset(s->x, WEFT_RESET_LOCAL);
 	hcm_count(s->c, WEFT_HTTP_downstream_rq_tx_reset);
@@ -168,7 +178,10 @@ void weft_stream_complete(struct weft_stream *s)
 	s->info.end_ns = s->info.last_tx_ns ?: weft_now_ns();
 	run_log(s);
 	count_end(s);
-	weft_stream_log(s, "DownstreamEnd");
+	/* HTTP/2 makes frames at the end of the turn: only then it is known how many bytes */
+	s->log_due = s->x && s->info.protocol == WEFT_HTTP_2 && weft_format_wants_sent();
+	if (!s->log_due)
+		weft_stream_log(s, "DownstreamEnd");
 	s->over = true;
 	weft_stream_reset_chain(s);
 	weft_timer_clear(&s->life);
@@ -281,6 +294,7 @@ static void on_reset(struct weft_exchange *x, enum weft_reset why)
 	note_wire(&s->info, x);
 	s->x = NULL;
 	s->gone = true;
+	log_late(s);
 	if (!s->over) {
 		if (why == WEFT_RESET_PROTOCOL) {
 			weft_info_flag(&s->info, WEFT_FLAG_DPE);
@@ -306,8 +320,10 @@ static void on_done(struct weft_exchange *x)
 	struct weft_stream *s = weft_exchange_user(x);
 
 	stream_enter(s);
+	note_wire(&s->info, x);
 	s->x = NULL;
 	s->gone = true;
+	log_late(s);
 	weft_stream_complete(s);
 	weft_stream_leave(s);
 }

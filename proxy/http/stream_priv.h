@@ -52,6 +52,7 @@ struct weft_stream {
 	bool resp_end : 1;  /* the response's end is known to the chain */
 	bool resp_head_end : 1;
 	bool tx_head : 1, tx_end : 1, over : 1, gone : 1, full : 1, told_full : 1;
+	bool log_due : 1; /* once all of the answer is framed */
 	bool limit_fill[WEFT_DIRS];
 	struct weft_timer idle, life, request, log_timer;
 	uint64_t idle_ms;

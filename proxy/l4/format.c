@@ -461,43 +461,36 @@ static void json_quoted(struct fbuf *out, const struct fval *v)
 		free(b.p);
 }
 
-/* false: an empty value that is left out. */
-static bool json_node(const struct weft_format *f, const struct jnode *j,
+/* omit_empty_values leaves keys as they are, in Envoy, too: only texts of several operators have
+ * nothing in the place of what is empty. */
+static void json_node(const struct weft_format *f, const struct jnode *j,
 		      const struct weft_format_in *in, struct fbuf *out)
 {
 	struct fval v;
 	size_t i;
-	bool any = false;
 
 	switch (j->kind) {
 	case J_LITERAL:
 		fbuf_add(out, j->literal, strlen(j->literal));
-		return true;
+		return;
 	case J_OBJECT:
 	case J_ARRAY:
 		fbuf_add(out, j->kind == J_OBJECT ? "{" : "[", 1);
 		for (i = 0; i < j->n; i++) {
-			size_t before = out->n;
-
-			if (any)
+			if (i)
 				fbuf_add(out, ",", 1);
 			if (j->child[i].key)
 				fbuf_add(out, j->child[i].key, j->child[i].key_n);
-			if (json_node(f, &j->child[i], in, out))
-				any = true;
-			else
-				out->n = before;
+			json_node(f, &j->child[i], in, out);
 		}
 		fbuf_add(out, j->kind == J_OBJECT ? "}" : "]", 1);
-		return true;
+		return;
 	case J_OPS:
 		break;
 	}
 	if (j->n == 1) { /* a lone operator keeps its type */
 		read_op(&j->ops[0], in, &v);
 		if (v.kind == FV_NONE) {
-			if (f->omit_empty)
-				return false;
 			fbuf_add(out, "null", 4);
 		} else if (v.kind == FV_NUMBER) {
 			fbuf_number(out, v.num);
@@ -508,7 +501,7 @@ static bool json_node(const struct weft_format *f, const struct jnode *j,
 			json_text(out, v.s, v.n);
 			fbuf_add(out, "\"", 1);
 		}
-		return true;
+		return;
 	}
 	fbuf_add(out, "\"", 1);
 	for (i = 0; i < j->n; i++) {
@@ -521,7 +514,6 @@ static bool json_node(const struct weft_format *f, const struct jnode *j,
 			text_value(out, &v, f->omit_empty);
 	}
 	fbuf_add(out, "\"", 1);
-	return true;
 }
 
 void format_put(const struct weft_format *f, const struct weft_format_in *in, struct fbuf *out)

@@ -240,8 +240,9 @@ void fop_word(const struct fop *op, const struct weft_format_in *in, struct fval
 	case W_JA3:
 	case W_JA4:
 		if (i->down && i->down->origin)
-			fval_str(v, (op->arg & ~(unsigned)W_SPACES) == W_JA3 ? i->down->origin->ja3
-									 : i->down->origin->ja4);
+			fval_str(v, (op->arg & ~(unsigned)W_SPACES) == W_JA3
+					    ? i->down->origin->ja3
+					    : i->down->origin->ja4);
 		break;
 	case W_EMPTY:
 		v->kind = FV_STRING;

@@ -140,7 +140,8 @@ static const struct {
 	{"GRPC_STATUS_NUMBER", fop_grpc, G_NUMBER, ARGS_NONE},
 	{"HOSTNAME", fop_fixed, 0, ARGS_HOST},
 	{"DOWNSTREAM_DIRECT_LOCAL_ADDRESS", fop_address, A_DIRECT_LOCAL, ARGS_NONE},
-	{"DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", fop_address, A_DIRECT_LOCAL | A_NO_PORT, ARGS_NONE},
+	{"DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", fop_address, A_DIRECT_LOCAL | A_NO_PORT,
+	 ARGS_NONE},
 	{"DOWNSTREAM_DIRECT_LOCAL_PORT", fop_address, A_DIRECT_LOCAL | A_PORT, ARGS_NONE},
 	{"DOWNSTREAM_LOCAL_EMAIL_SAN", fop_tls, T_LOCAL_EMAIL, ARGS_NONE},
 	{"DOWNSTREAM_LOCAL_IP_SAN", fop_tls, T_LOCAL_IP, ARGS_NONE},
@@ -170,7 +171,12 @@ static const struct {
 	{"ENVIRONMENT", fop_fixed, 0, ARGS_ENV},
 };
 
-static atomic_bool host_metadata;
+static atomic_bool host_metadata, sent;
+
+bool weft_format_wants_sent(void)
+{
+	return atomic_load_explicit(&sent, memory_order_relaxed);
+}
 
 bool weft_format_wants_host_metadata(void)
 {
@@ -241,9 +247,7 @@ static int typed_meta_args(struct weft_cfg *c, const struct weft_path *at, struc
 	op->arg = i;
 	if (i == M_HOST)
 		atomic_store_explicit(&host_metadata, true, memory_order_relaxed);
-	if (!colon || !colon[1])
-		return weft_cfg_fail(c, at, "%%METADATA%% needs TYPE:NAMESPACE:KEY");
-	return meta_args(c, at, op, colon + 1);
+	return meta_args(c, at, op, colon ? colon + 1 : args + strlen(args));
 }
 
 /* "KEY", "KEY:PLAIN", "KEY:TYPED", "KEY:FIELD:NAME" */
@@ -262,8 +266,8 @@ static int state_args(struct weft_cfg *c, const struct weft_path *at, struct fop
 		*field++ = 0;
 	if (strcmp(how, "PLAIN") && strcmp(how, "TYPED") && strcmp(how, "FIELD"))
 		return weft_cfg_fail(
-			c, at, "%%FILTER_STATE%% takes PLAIN, TYPED or FIELD behind ':', has \"%s\"",
-			how);
+			c, at,
+			"%%FILTER_STATE%% takes PLAIN, TYPED or FIELD behind ':', has \"%s\"", how);
 	if ((*how == 'F') != (field && *field))
 		return weft_cfg_fail(c, at,
 				     "%%FILTER_STATE%% takes the name of a field with FIELD alone");
@@ -346,6 +350,9 @@ int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, 
 			near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 	}
 	op->read = table[i].read;
+	if (table[i].read == fop_number &&
+	    (table[i].arg == B_DOWN_TX || table[i].arg == B_TX_HEAD_WIRE))
+		atomic_store_explicit(&sent, true, memory_order_relaxed);
 	if (table[i].read == fop_metadata && table[i].arg == M_HOST)
 		atomic_store_explicit(&host_metadata, true, memory_order_relaxed);
 	op->arg = table[i].arg;
@@ -359,8 +366,7 @@ int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, 
 	case ARGS_NONE:
 	case ARGS_HOST:
 		if (a && *a)
-			return weft_cfg_fail(c, at,
-					     "%%%s%% takes no arguments, has \"%s\"",
+			return weft_cfg_fail(c, at, "%%%s%% takes no arguments, has \"%s\"",
 					     table[i].name, a ? a : "");
 		if (table[i].args == ARGS_HOST)
 			op->s = !gethostname(host, sizeof(host)) ? weft_arena_strdup(c->arena, host)

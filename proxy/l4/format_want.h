@@ -3,3 +3,4 @@
 #include <stdbool.h>
 
 bool weft_format_wants_host_metadata(void);
+bool weft_format_wants_sent(void); /* bytes to the client: known once they are framed */

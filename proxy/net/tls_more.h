@@ -10,11 +10,11 @@ struct weft_io;
 struct weft_tls_more {
 	unsigned refs;
 	struct weft_arena *arena;
-	const char *session_id;				    /* hex; "" */
-	const char *peer_pem;				    /* URL-encoded PEM of the leaf */
-	const char *peer_sha1;				    /* hex of the DER */
+	const char *session_id; /* hex; "" */
+	const char *peer_pem;	/* URL-encoded PEM of the leaf */
+	const char *peer_sha1;	/* hex of the DER */
 	const char *const *chain_sha1, *const *chain_sha256, *const *chain_serial; /* leaf first */
-	const char *const *peer_other;			    /* otherName SANs */
+	const char *const *peer_other; /* otherName SANs */
 	const char *const *local_email, *const *local_ip, *const *local_other;
 };
 /* From the configuration, any thread: sessions that begin from now on have them. */

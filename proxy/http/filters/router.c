@@ -334,6 +334,7 @@ static enum weft_flow begin(struct router *r, bool end)
 static enum weft_flow headers(struct weft_stream *s, const void *conf, void *state, enum weft_dir d,
 			      struct weft_headers *h, bool end)
 {
+	const struct weft_vcluster *vc;
 	struct router *r = state;
 
 	if (d == WEFT_RESPONSE)
@@ -356,6 +357,12 @@ static enum weft_flow headers(struct weft_stream *s, const void *conf, void *sta
 		}
 		router_reply(r, 404, WEFT_FLAG_NR, "route_not_found", NULL, false);
 		return WEFT_DONE;
+	}
+	vc = r->route->action == WEFT_ROUTE_FORWARD ? weft_vhost_vcluster(r->route->vhost, h)
+						    : NULL;
+	if (vc) {
+		weft_stream_info(s)->vcluster_name = vc->name;
+		r->vc_stats = vc->stats;
 	}
 	return begin(r, end);
 }

@@ -146,6 +146,8 @@ static void count_answer(struct router *r, const struct weft_headers *h, uint64_
 	weft_scope_record(c->scope, WEFT_CLUSTER_upstream_rq_time, ms);
 	if (r->route->stats)
 		weft_scope_record(r->route->stats, WEFT_ROUTE_STAT_upstream_rq_time, ms);
+	if (r->vc_stats)
+		weft_scope_record(r->vc_stats, WEFT_ROUTE_STAT_upstream_rq_time, ms);
 }
 
 /* The host asks to be left alone until its next check says otherwise. */
@@ -533,6 +535,7 @@ static void open_exchange(struct router *r)
 	router_stat(r, WEFT_ROUTE_STAT_upstream_rq_total);
 	r->retried = false;
 	r->sent_end = !body;
+	info->up_tx_head_bytes = r->req->bytes;
 	err = weft_exchange_open(r->lease->session, &router_exchange_ops, r, weft_stream_arena(s),
 				 r->req, body, &r->x);
 	if (err) {

@@ -5,6 +5,7 @@
 #include "proxy/http/retry.h"
 #include "proxy/http/route.h"
 #include "proxy/http/route_stats.h"
+#include "proxy/http/vcluster.h"
 #include "proxy/upstream/pool.h"
 
 enum { ROUTER_KEPT_MAX = 1 << 20, ROUTER_HOSTS_MAX = 32 };
@@ -30,6 +31,7 @@ struct router {
 	struct weft_lease *lease;
 	struct router_aside *asides; /* tries that timed out and may answer yet; NULL: none */
 	struct tunnel *tunnel;	     /* NULL: not one */
+	struct weft_scope *vc_stats; /* of its virtual cluster; NULL */
 	struct weft_exchange *x;
 	struct weft_timer total, per_try, per_try_idle, backoff, life;
 	const struct weft_retry_policy *policy;
@@ -61,15 +63,18 @@ struct router {
 	bool expect;	    /* tells the upstream for how long an answer is waited */
 };
 
-/* Numbers of the route, where it has any. */
+/* Numbers of the route and of the virtual cluster, where there are any. */
 static inline void router_stat(const struct router *r, enum weft_route_stat what)
 {
 	weft_scope_add(r->route->stats, what, 1);
+	weft_scope_add(r->vc_stats, what, 1);
 }
 static inline void router_stat_code(const struct router *r, unsigned code)
 {
 	if (r->route->stats)
 		weft_scope_code(r->route->stats, code);
+	if (r->vc_stats)
+		weft_scope_code(r->vc_stats, code);
 }
 
 /* router.c */
