@@ -186,10 +186,11 @@ LISTENERS = {  # options of the connection manager, each a listener
     "statusflags": status_of(remove_response_flags=True, use_node_id=True),
     "statuscode": status_of(set_recommended_response_code=True, remove_connection_termination_details=True),
     "optional": {},
+    "traced": {"tracing": {}},
 }
 EXTRA = {"optional": [{"name": "nobody", "is_optional": True, "typed_config": {"@type": T + ".config.core.v3.Locality", "zone": "no filter"}}]}
 LOG = {"case": "%REQ(x-key)%", "type": "%ACCESS_LOG_TYPE%", "code": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
-       "remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
+       "remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "trace": "%TRACE_ID%"}
 
 
 def b64(b):
@@ -472,6 +473,15 @@ def early_mutation(p, where):
     return [s if s[0] != "x-forwarded-for" else (s[0], s[1].split(",")[0]) for s in seen], [d["remote"] for d in p.log(where, 1, key)]
 
 
+@many(["main", "traced"], at=0)
+def tracing(p, where):
+    """The trace id that came is in the log; the request goes on as it came"""
+    key = p.key("trace-" + where)
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    r = p.ask(where, headers=[("x-key", key), ("traceparent", parent)])
+    return r.seen("traceparent") == parent, [d["trace"] for d in p.log(where, 1, key)]
+
+
 # ---- Proxy-Status
 
 @many([(w, c) for w in ("main", "status", "statusbare", "statusflags", "statuscode") for c in (
@@ -749,6 +759,7 @@ def metadata_frames(p):
 KNOWN = [
     ("two hosts$", "a request with two is refused"),
     ("^upgrade (heard|unheard|unheard foo,) websocket", "the value of Connection goes on in lower case"),
+    ("^tracing traced", "Envoy names a trace only where it makes spans"),
     ("^an ipv4 client mapped", "Envoy does not map, though it says so"),
 ]
 

@@ -184,11 +184,13 @@ static void early_mutations(void **state)
 		"  early_header_mutation_extensions: [{name: e, typed_config: " TYPED
 		"http.early_header_mutation.header_mutation.v3.HeaderMutation, mutations: "
 		"[{append: {header: {key: x-forwarded-for, value: 9.8.7.6}}}, "
+		"{append: {header: {key: x-raw, raw_value: cmF3}}}, "
 		"{remove: x-old}]}}]\n";
 
 	assert_true(goes_on(EARLY, "GET / HTTP/1.1\r\nhost: a\r\nx-old: 1\r\nx-b: 2\r\n\r\n",
 			    "x-envoy-external-address=9.8.7.6\n"));
 	assert_false(goes_on(EARLY, "GET / HTTP/1.1\r\nhost: a\r\nx-old: 1\r\n\r\n", "x-old"));
+	assert_true(goes_on(EARLY, GET, "x-raw=raw\n"));
 	assert_true(goes_on("", "GET / HTTP/1.1\r\nhost: a\r\nx-old: 1\r\n\r\n", "x-old=1\n"));
 }
 
@@ -223,6 +225,23 @@ static void proxy_status(void **state)
 		env_free(e);
 	}
 	assert_false(answers("  proxy_status_config: {}\n", GET, "proxy-status"));
+	/* the code that is recommended, and without how the connection ended */
+	snprintf(
+		text, sizeof(text), BASE,
+		"set_recommended_response_code: true, remove_connection_termination_details: true");
+	for (int coded = 0; coded < 2; coded++) {
+		struct env *e = env_open(coded ? text : "  proxy_status_config: {}\n", 0);
+
+		say(e, GET);
+		assert_non_null(term.s);
+		weft_stream_info(term.s)->termination_details = "gone";
+		weft_info_flag(weft_stream_info(term.s), WEFT_FLAG_UC);
+		answer(term.s, 503, NULL, true);
+		turn(e, 2);
+		assert_true(has(e, coded ? "HTTP/1.1 502 " : "HTTP/1.1 503 "));
+		assert_true(has(e, "error=connection_terminated"));
+		env_free(e);
+	}
 	fix_node = NULL;
 }
 
