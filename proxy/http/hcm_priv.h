@@ -87,6 +87,7 @@ struct weft_hcm_conf {
 	bool tracing; /* logs tell the trace id that came */
 	bool proxy_100, generate_id, preserve_id, id_in_response, pack_trace_reason;
 	bool flush_set; /* stream_flush_timeout stands there */
+	bool append_overload, bypass_overload; /* append_local_overload; of its listener */
 	bool safe_max_duration, log_new, log_tunnel, proxy_protocol_state;
 };
 enum { HCM_PORT_KEEP, HCM_PORT_MATCHING, HCM_PORT_ANY };
@@ -140,6 +141,9 @@ static inline void hcm_count(struct hcm_conn *c, enum weft_http_stat i)
 /* ---- requests as they come (hcm_request.c): changes the head as configuration wants. false: it
  * was answered. */
 bool weft_hcm_request(struct weft_stream *s);
+/* hcm_overload.c. true: the request was refused; the connection is to end with this answer. */
+bool weft_hcm_overloaded(struct weft_stream *s);
+bool weft_hcm_no_keepalive(struct hcm_conn *c);
 /* Response heads (hcm_response.c), after filters. */
 void weft_hcm_response(struct weft_stream *s, struct weft_headers *h);
 /* What the session writes into answers to bytes that are no request. */

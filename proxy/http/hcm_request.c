@@ -310,6 +310,8 @@ bool weft_hcm_request(struct weft_stream *s)
 	weft_scope_add(c->conf->scope, WEFT_HTTP_downstream_rq_active, 1);
 	hcm_count(c, s->info.protocol == WEFT_HTTP_2 ? WEFT_HTTP_downstream_rq_http2_total
 						     : WEFT_HTTP_downstream_rq_http1_total);
+	if (weft_hcm_overloaded(s))
+		return false;
 	if (!underscores(s))
 		return false;
 	look_continue(s);

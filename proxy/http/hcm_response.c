@@ -68,6 +68,8 @@ static void look_last(struct weft_stream *s, bool tunnel)
 	} else if (c->drain == HCM_OPEN && weft_local_health_failed()) {
 		hcm_count(c, WEFT_HTTP_downstream_cx_drain_close);
 		weft_hcm_drain_begin(c);
+	} else if (weft_hcm_no_keepalive(c)) {
+		weft_hcm_drain_begin(c);
 	} else if (c->soft) {
 		c->soft = false;
 		weft_scope_add(c->conf->scope, WEFT_HTTP_downstream_cx_http1_soft_drain, -1);

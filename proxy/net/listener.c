@@ -299,6 +299,8 @@ static void on_listen(evutil_socket_t fd, short what, void *arg)
 	a->busy = false;
 	if (a->freed)
 		free(a);
+	else if (i && a->ops->turn)
+		a->ops->turn(a->owner, i);
 }
 
 struct weft_acceptor *weft_acceptor_new(struct event_base *base, int fd, unsigned max,

@@ -48,6 +48,8 @@ struct weft_acceptor_ops {
 	/* accept failed for want of descriptors or memory: paused for 100 ms. Once until it works
 	 * again. NULL: not wanted. */
 	void (*failed)(void *owner, int err);
+	/* So many came in this turn, at least one. NULL: not wanted. */
+	void (*turn)(void *owner, unsigned n);
 };
 /* fd stays the caller's (it may be shared with other workers); max: accepted in one turn, 0: 16. */
 struct weft_acceptor *weft_acceptor_new(struct event_base *base, int fd, unsigned max,

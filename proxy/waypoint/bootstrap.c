@@ -1,6 +1,7 @@
 /* The bootstrap file: read, merged, checked. */
 #include "proxy/waypoint/waypoint.h"
 
+#include "proxy/waypoint/overload.h"
 #include "xds/wire.h"
 #include "xds/yaml.h"
 #include <errno.h>
@@ -222,6 +223,8 @@ int bootstrap_load(const struct waypoint_options *opt, struct bootstrap *ret,
 	node_options(ret, opt);
 	err = weft_cfg_check(&c, NULL, &ret->msg->base);
 	err |= runtime(&c, ret);
+	if (!err)
+		err = overload_prepare(&c, ret->msg->overload_manager, &ret->overload, ret);
 	err |= bad;
 	if (err) {
 		bootstrap_place(ret, errs);

@@ -49,7 +49,7 @@ struct lconf {
 	struct weft_scope *scope;
 	struct weft_listen_conf addr[LISTENER_ADDRS_MAX];
 	unsigned n_addr;
-	bool bind, reuse_port, use_original_dst, continue_on_timeout, ignore_global_limit;
+	bool bind, reuse_port, use_original_dst, continue_on_timeout, ignore_global_limit, bypass_overload;
 	unsigned filters_ms, max_accept;
 	uint32_t buffer_bytes;
 	const struct lfilter *filter;
@@ -104,6 +104,7 @@ struct wlisteners_conf {
 	struct weft_worker *worker;
 	uint64_t max_connections;      /* of the process; 0: no limit */
 	_Atomic uint64_t *connections; /* of the process */
+	const char *overload_failed;   /* counter of those refused by it; NULL */
 	unsigned drain_ms;	       /* --drain-time-s */
 };
 struct wlisteners *wlisteners_new(const struct wlisteners_conf *conf);
@@ -116,6 +117,7 @@ void wlistener_set(struct wlisteners *ws, struct lconf *l, const int *fds);
 void wlistener_remove(struct wlisteners *ws, const char *name);
 /* drain: what is open is told to end; no new ones where stop. */
 void wlisteners_drain(struct wlisteners *ws, bool stop, bool inbound_only);
+void wlisteners_pause(struct wlisteners *ws, bool on); /* listeners_pause */
 size_t wlisteners_open(const struct wlisteners *ws);
 /* A stream that did not come from a socket of the listener (HBONE): through its chains. io is
  * taken. false: no such listener or chain: io is closed. */

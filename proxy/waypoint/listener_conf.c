@@ -360,6 +360,7 @@ static int everything(struct weft_cfg *c, const struct weft_path *at, const stru
 	l->buffer_bytes = weft_cfg_u32(m->per_connection_buffer_limit_bytes, 1 << 20);
 	l->max_accept = weft_cfg_u32(m->max_connections_to_accept_per_socket_event, 0);
 	l->ignore_global_limit = m->ignore_global_conn_limit;
+	l->bypass_overload = l->context.bypass_overload = m->bypass_overload_manager;
 	l->context.listener_name = l->name;
 	l->context.routes = in->routes;
 	l->context.cluster = in->node ? in->node->cluster : NULL;

@@ -2,6 +2,7 @@
  * connections of each configuration so that an old one drains while the new one serves. */
 #include "proxy/waypoint/listener_worker.h"
 
+#include "proxy/core/overload.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <stddef.h>
@@ -81,6 +82,16 @@ static bool over_limit(struct wconf *c)
 	    *ws->conf.connections < ws->conf.max_connections)
 		return false;
 	weft_scope_add(c->l->scope, WEFT_LISTENER_downstream_global_cx_overflow, 1);
+	if (ws->conf.overload_failed)
+		weft_scope_global_add(ws->conf.overload_failed, WEFT_COUNTER, 1);
+	return true;
+}
+
+static bool overloaded(struct wconf *c)
+{
+	if (c->l->bypass_overload || !weft_overload_hit(WEFT_OVERLOAD_REJECT))
+		return false;
+	weft_scope_add(c->l->scope, WEFT_LISTENER_downstream_cx_overload_reject, 1);
 	return true;
 }
 
@@ -90,7 +101,7 @@ static void accepted_by(struct wlistener *wl, int fd, const struct weft_sockaddr
 	struct wpre *pre;
 	struct lpre *p;
 
-	if (over_limit(c)) {
+	if (over_limit(c) || overloaded(c)) {
 		close(fd);
 		return;
 	}
@@ -113,7 +124,13 @@ static void on_accepted(void *owner, int fd, const struct weft_sockaddr *peer)
 	accepted_by(owner, fd, peer);
 }
 
-static const struct weft_acceptor_ops acceptor_ops = {.accepted = on_accepted};
+static void on_turn(void *owner, unsigned n)
+{
+	weft_scope_record(((struct wlistener *)owner)->conf->l->scope,
+			  WEFT_LISTENER_connections_accepted_per_socket_event, n);
+}
+
+static const struct weft_acceptor_ops acceptor_ops = {.accepted = on_accepted, .turn = on_turn};
 
 static struct wlistener *by_name(struct wlisteners *ws, const char *name)
 {
@@ -261,6 +278,8 @@ static void fds_set(struct wlistener *wl, struct lconf *l, const int *fds)
 		if (fd >= 0)
 			wl->acceptor[i] = weft_acceptor_new(wl->ws->conf.worker->base, fd,
 							    l->max_accept, &acceptor_ops, wl);
+		if (wl->acceptor[i] && wl->ws->paused && !l->bypass_overload)
+			weft_acceptor_enable(wl->acceptor[i], false);
 	}
 }
 
@@ -347,6 +366,18 @@ void wlisteners_drain(struct wlisteners *ws, bool stop, bool inbound_only)
 					     ENVOY__CONFIG__CORE__V3__TRAFFIC_DIRECTION__INBOUND)
 			conf_drain(c);
 	}
+}
+
+void wlisteners_pause(struct wlisteners *ws, bool on)
+{
+	struct wlistener *wl;
+	unsigned i;
+
+	ws->paused = on;
+	TAILQ_FOREACH (wl, &ws->list, link)
+		for (i = 0; !wl->conf->l->bypass_overload && i < LISTENER_ADDRS_MAX; i++)
+			if (wl->acceptor[i])
+				weft_acceptor_enable(wl->acceptor[i], !on);
 }
 
 size_t wlisteners_open(const struct wlisteners *ws)

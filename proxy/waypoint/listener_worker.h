@@ -32,6 +32,7 @@ struct wlisteners {
 	TAILQ_HEAD(, wconf) confs;
 	size_t open;
 	struct weft_timers *timers;
+	bool paused; /* by overload */
 };
 struct wconn {
 	TAILQ_ENTRY(wconn) link;

@@ -437,6 +437,30 @@ size_t listeners_count(const struct listeners *m, size_t *ret_warming)
 }
 
 /* ---- the end */
+struct pausing {
+	bool on;
+};
+
+static void pause_one(struct weft_worker *w, void *arg)
+{
+	struct pausing *p = arg;
+
+	wlisteners_pause(wlisteners_of(w), p->on);
+	free(p);
+}
+
+void listeners_pause(struct listeners *m, bool on)
+{
+	size_t i;
+
+	for (i = 0; i < m->conf.n_workers; i++) {
+		struct pausing *p = weft_xcalloc(1, sizeof(*p));
+
+		p->on = on;
+		weft_worker_post(m->conf.workers[i], pause_one, p);
+	}
+}
+
 struct draining {
 	bool inbound, stop;
 };

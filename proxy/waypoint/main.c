@@ -79,6 +79,7 @@ static int workers_make(struct waypoint *w)
 	for (i = 0; i < w->n_workers; i++) {
 		struct wlisteners_conf lc = {.max_connections = w->boot.max_connections,
 					     .connections = &w->connections,
+					     .overload_failed = w->boot.overload_failed,
 					     .drain_ms = w->opt.drain_s * 1000};
 
 		w->workers[i] = weft_worker_new((int)i, w);
@@ -139,6 +140,7 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 	}
 	signals = waypoint_signals(w);
 	waypoint_stats_start(w);
+	overload_start(w->boot.overload, w->main, w->listeners);
 	for (i = 0; i < w->n_workers; i++)
 		weft_worker_start(w->workers[i], w->n_workers > 1);
 	weft_log(WEFT_LOG_INFO, "weft-waypoint " WEFT_VERSION " workers=%zu config=%s",
@@ -150,6 +152,7 @@ static int serve(struct waypoint *w, struct weft_errs *errs, struct weft_errs *w
 	}
 	waypoint_look(w);
 	weft_worker_run(w->main);
+	overload_stop(w->boot.overload);
 	listeners_stop_accepting(w->listeners, false, true);
 	workers_end(w);
 	waypoint_signals_end(signals);

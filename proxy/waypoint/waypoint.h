@@ -40,6 +40,8 @@ struct bootstrap {
 	const Envoy__Config__Bootstrap__V3__Bootstrap *msg;
 	const struct weft_marks *marks;
 	uint64_t max_connections; /* 0: no limit */
+	const char *overload_failed; /* counts connections refused by it, where overload_manager says it */
+	struct overload *overload; /* overload.h; NULL: none */
 	int bad;		  /* errors of the file's form, first in errs */
 };
 /* Reads and checks. On errors: *errs has all that were found, with places. warns and notes may be
@@ -99,6 +101,8 @@ void listeners_secret(struct listeners *m,
 		      const char *name); /* it changed: those that use it are built anew */
 size_t listeners_count(const struct listeners *m, size_t *ret_warming);
 void listeners_start(struct listeners *m); /* before it, listeners are kept warming */
+/* What comes waits in the backlog while off; those that bypass overload go on. */
+void listeners_pause(struct listeners *m, bool on);
 void listeners_stop_accepting(struct listeners *m, bool inbound_only, bool stop);
 struct listener_view {
 	const struct lconf *active, *warming; /* either may be NULL */
@@ -127,6 +131,11 @@ bool feeds_clusters_ready(const struct feeds *f);
 void feeds_free(struct feeds *f);
 /* Everything that was there at start is live, or timed out. */
 bool feeds_ready(const struct feeds *f);
+
+/* ---- overload.c; NULL is fine */
+struct overload;
+void overload_start(struct overload *o, struct weft_worker *main, struct listeners *listeners);
+void overload_stop(struct overload *o);
 
 enum waypoint_state { WAYPOINT_PRE_INIT, WAYPOINT_INIT, WAYPOINT_LIVE, WAYPOINT_DRAINING };
 struct waypoint {

@@ -91,7 +91,7 @@ class Proxy:
     """A weft-waypoint or an Envoy on a bootstrap (a dict); admin on a unix socket."""
     all = []
 
-    def __init__(self, config, kind="weft", name=None, args=(), prefix=(), wait=True, env=None):
+    def __init__(self, config, kind="weft", name=None, args=(), prefix=(), wait=True, env=None, concurrency=1):
         self.kind, self.name = kind, name or kind
         self.trouble = []
         self.admin_path = os.path.join(WORK, self.name + ".admin")
@@ -103,10 +103,10 @@ class Proxy:
         with open(self.config_path, "w", encoding="utf-8") as f:
             json.dump(config, f)
         if kind == "weft":
-            cmd = [os.path.join(BIN, "weft-waypoint"), "-c", self.config_path, "--concurrency", "1"]
+            cmd = [os.path.join(BIN, "weft-waypoint"), "-c", self.config_path, "--concurrency", str(concurrency)]
         else:
-            cmd = [os.environ["ENVOY"], "-c", self.config_path, "--concurrency", "1", "--disable-hot-restart", "--base-id",
-                   str(os.getpid()), "-l", "warn"]
+            cmd = [os.environ["ENVOY"], "-c", self.config_path, "--concurrency", str(concurrency), "--disable-hot-restart",
+                   "--base-id", str(os.getpid()), "-l", "warn"]
         with open(self.log_path, "w", encoding="utf-8") as log:
             self.p = subprocess.Popen(list(prefix) + cmd + list(args), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         atexit.register(self.stop)

@@ -125,7 +125,7 @@ static void on_idle(struct weft_timer *timer)
 		return;
 	}
 	weft_scope_add(t->conf->scope, TCP_idle_timeout, 1);
-	tcp_finish(t, TCP_END_LOCAL, "tcp_session_idle_timeout");
+	tcp_finish(t, TCP_END_LOCAL, NULL);
 }
 
 static void on_age(struct weft_timer *timer)
@@ -134,7 +134,7 @@ static void on_age(struct weft_timer *timer)
 
 	weft_scope_add(t->conf->scope, TCP_max_downstream_connection_duration, 1);
 	weft_info_flag(t->info, WEFT_FLAG_DT);
-	tcp_finish(t, TCP_END_LOCAL, "max_connection_duration_reached");
+	tcp_finish(t, TCP_END_LOCAL, NULL);
 }
 
 static void on_again(struct weft_timer *timer)

@@ -45,7 +45,7 @@ static void on_spliced(void *owner, enum weft_io_end down, enum weft_io_end up)
 
 	if (down == WEFT_IO_TIMEOUT) {
 		weft_scope_add(t->conf->scope, TCP_idle_timeout, 1);
-		tcp_finish(t, TCP_END_LOCAL, "tcp_session_idle_timeout");
+		tcp_finish(t, TCP_END_LOCAL, NULL);
 	} else if (down == WEFT_IO_EOF && up == WEFT_IO_EOF) {
 		tcp_finish(t, TCP_END_ORDER, NULL);
 	} else if (down != WEFT_IO_EOF) {

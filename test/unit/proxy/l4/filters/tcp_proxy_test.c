@@ -1,5 +1,6 @@
 /* tcp_proxy on a chain of its own: a client on a socketpair, hosts that the test itself is. */
 #include "../../upstream/build.h"
+#include "proxy/l4/als.h"
 #include "proxy/l4/chain.h"
 
 #include <errno.h>
@@ -98,21 +99,37 @@ static void turn(struct fix *f)
 		assert_true(what);                                                                 \
 	} while (0)
 
-static void configure(struct fix *f, const char *fields)
+static Envoy__Config__Listener__V3__Filter *filter(struct fix *f, const char *type,
+						   const char *fields)
 {
 	char yaml[1024];
-	Envoy__Config__Listener__V3__Filter *v;
-	struct weft_cfg c = bed_cfg(f->b);
-	struct weft_path at = {NULL, "filters", -1};
 
 	snprintf(yaml, sizeof(yaml),
-		 "name: f\ntyped_config:\n  '@type': type.googleapis.com/"
-		 "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n  stat_prefix: t\n%s",
-		 fields);
-	v = (void *)(uintptr_t)yaml_message(f->b->a,
-					    &envoy__config__listener__v3__filter__descriptor, yaml);
-	if (weft_chain_prepare(&c, &at, &v, 1, &f->conf))
+		 "name: %s\ntyped_config:\n  '@type': type.googleapis.com/"
+		 "envoy.extensions.filters.network.%s\n  stat_prefix: t\n%s",
+		 type, type, fields);
+	return (void *)(uintptr_t)yaml_message(
+		f->b->a, &envoy__config__listener__v3__filter__descriptor, yaml);
+}
+
+/* With another filter before it; type NULL: none. */
+static void configure_after(struct fix *f, const char *type, const char *its, const char *fields)
+{
+	Envoy__Config__Listener__V3__Filter *v[2];
+	struct weft_cfg c = bed_cfg(f->b);
+	struct weft_path at = {NULL, "filters", -1};
+	size_t n = 0;
+
+	if (type)
+		v[n++] = filter(f, type, its);
+	v[n++] = filter(f, "tcp_proxy.v3.TcpProxy", fields);
+	if (weft_chain_prepare(&c, &at, v, n, &f->conf))
 		fail_msg("%s: %s", f->b->errs.v[0].path, f->b->errs.v[0].msg);
+}
+
+static void configure(struct fix *f, const char *fields)
+{
+	configure_after(f, NULL, NULL, fields);
 }
 
 static void chain_closed(void *owner, struct weft_chain *ch)
@@ -292,7 +309,7 @@ static void times(void **state)
 	}
 	assert_false(f->over);
 	UNTIL(f, f->over);
-	assert_string_equal(f->details, "tcp_session_idle_timeout");
+	assert_string_equal(f->details, ""); /* as Envoy: that is no termination detail */
 	close(up);
 	configure(f,
 		  "  cluster: a\n  max_downstream_connection_duration: 0.1s\n  idle_timeout: 0s\n");
@@ -327,12 +344,156 @@ static void resets(void **state)
 	assert_int_equal(bed_stat(f->b, "a", WEFT_CLUSTER_upstream_cx_active), 0);
 }
 
+/* How many lines are in the log, of those that begin so. */
+static unsigned lines(const char *path, const char *begin)
+{
+	char line[128];
+	unsigned n = 0;
+	FILE *log;
+
+	weft_access_logs_flush();
+	log = fopen(path, "r");
+	while (log && fgets(line, sizeof(line), log))
+		n += !strncmp(line, begin, strlen(begin));
+	if (log)
+		fclose(log);
+	return n;
+}
+
+static void logs_while_it_goes_on(void **state)
+{
+	static const char *const how[] = {
+		"",
+		"  access_log_flush_interval: 0.02s\n",
+		"  access_log_options: {access_log_flush_interval: 0.02s}\n",
+	};
+	struct fix *f = *state;
+	char dir[] = "weft-tcp-XXXXXX", path[64], conf[600];
+	unsigned i;
+	int up, k;
+
+	assert_non_null(mkdtemp(dir));
+	for (i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "%s/log%u", dir, i);
+		snprintf(conf, sizeof(conf),
+			 "  cluster: a\n%s  access_log: [{name: l, typed_config: {'@type': "
+			 "type.googleapis.com/envoy.extensions.access_loggers.file.v3."
+			 "FileAccessLog, path: %s, log_format: {text_format_source: "
+			 "{inline_string: \"%%ACCESS_LOG_TYPE%%\\n\"}}}}]\n",
+			 how[i], path);
+		configure(f, conf);
+		client(f);
+		up = accepted(f, 0);
+		if (i)
+			UNTIL(f, lines(path, "TcpPeriodic") >= 2);
+		else
+			for (k = 0; k < 100; k++)
+				turn(f);
+		assert_int_equal(lines(path, "TcpConnectionEnd"), 0);
+		if (!i)
+			assert_int_equal(lines(path, "TcpPeriodic"), 0);
+		leave(f, up);
+		UNTIL(f, lines(path, "TcpConnectionEnd") == 1);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
+/* Of sixteen that may live for up to twice as long, one does for longer than the least. */
+static void jitter(void **state)
+{
+	struct fix *f = *state;
+	uint64_t began, longest = 0, took;
+	unsigned i;
+	int up;
+
+	configure(f, "  cluster: a\n  max_downstream_connection_duration: 0.02s\n"
+		     "  max_downstream_connection_duration_jitter_percentage: {value: 100}\n");
+	for (i = 0; i < 16; i++) {
+		client(f);
+		began = weft_now_ns();
+		up = accepted(f, 0);
+		UNTIL(f, f->over);
+		took = weft_now_ns() - began;
+		longest = took > longest ? took : longest;
+		close(up);
+		assert_true(f->flags & 1ull << WEFT_FLAG_DT);
+	}
+	assert_true(longest > 23000000);
+}
+
+static bool passes(struct fix *f)
+{
+	int fd = -1, i;
+
+	client(f);
+	for (i = 0; i < 300 && fd < 0 && !f->over; i++) {
+		turn(f);
+		fd = accept4(f->host[0], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	}
+	if (fd < 0)
+		return false;
+	leave(f, fd);
+	return true;
+}
+
+static void limits(void **state)
+{
+	struct fix *f = *state;
+	static const char rate[] = "  token_bucket: {max_tokens: 1, fill_interval: 600s}\n";
+	static const char off[] = "  runtime_enabled: {default_value: false, runtime_key: x}\n",
+			  on[] = "  runtime_enabled: {default_value: true, runtime_key: x}\n";
+	char conf[300];
+
+	snprintf(conf, sizeof(conf), "%s%s", rate, on);
+	configure_after(f, "local_ratelimit.v3.LocalRateLimit", conf, "  cluster: a\n");
+	assert_true(passes(f));
+	assert_false(passes(f));
+	snprintf(conf, sizeof(conf), "%s%s", rate, off);
+	configure_after(f, "local_ratelimit.v3.LocalRateLimit", conf, "  cluster: a\n");
+	assert_true(passes(f));
+	assert_true(passes(f));
+	/* one bucket for both */
+	snprintf(conf, sizeof(conf), "%s  share_key: both\n", rate);
+	configure_after(f, "local_ratelimit.v3.LocalRateLimit", conf, "  cluster: a\n");
+	assert_true(passes(f));
+	configure_after(f, "local_ratelimit.v3.LocalRateLimit", conf, "  cluster: a\n");
+	assert_false(passes(f));
+}
+
+static void connection_limit(void **state)
+{
+	static const char *const how[] = {"true", "false"};
+	struct fix *f = *state;
+	char conf[300];
+	int up, first, k;
+
+	for (k = 0; k < 2; k++) {
+		snprintf(conf, sizeof(conf),
+			 "  max_connections: 1\n  runtime_enabled: {default_value: %s, "
+			 "runtime_key: x}\n",
+			 how[k]);
+		configure_after(f, "connection_limit.v3.ConnectionLimit", conf, "  cluster: a\n");
+		client(f);
+		up = accepted(f, 0);
+		first = f->client;
+		f->client = -1;
+		assert_int_equal(passes(f), k);
+		close(up);
+		close(first);
+		f->over = false;
+		UNTIL(f, f->over);
+	}
+}
+
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(relay), T(weights), T(attempts), T(times), T(resets),
+		T(relay),  T(weights), T(attempts),
+		T(times),  T(resets),  T(logs_while_it_goes_on),
+		T(jitter), T(limits),  T(connection_limit),
 	};
 
 	return cmocka_run_group_tests_name("tcp_proxy", tests, NULL, NULL);
