@@ -9,6 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool short_one(const void *ctx, const char *protocol, size_t n)
+{
+	return n < 3;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 struct run {
@@ -222,6 +227,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	conf.h1.enable_trailers = data[0] & 8;
 	conf.h1.allow_absolute_url = data[0] & 16;
 	conf.h1.preserve_case = data[0] & 32;
+	conf.h1.preserve_reason = conf.h1.proper_rest = data[0] & 64;
+	conf.h1.ignore_upgrade = data[0] & 32 ? short_one : NULL;
 	conf.h1.stream_error_on_invalid = conf.h2.stream_error_on_invalid = data[0] & 64;
 	conf.h1.allow_chunked_length = conf.h2.allow_connect = data[0] & 128;
 	conf.h2.table_size = UINT32_MAX;

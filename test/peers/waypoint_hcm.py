@@ -55,6 +55,7 @@ class Raw:
         "chunks": b"HTTP/1.1 200 Chunks\r\nTransfer-Encoding: chunked\r\nX-One: 1\r\n\r\n2\r\nok\r\n0\r\nX-TRAIL: 1\r\n\r\n",
         "none": b"HTTP/1.1 503 \r\nContent-Length: 0\r\n\r\n",
         "close": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        "advert": b"HTTP/1.1 200 OK\r\nConnection: Upgrade\r\nUpgrade: h2,h2c\r\nContent-Length: 2\r\n\r\nok",
         "proxied": b"HTTP/1.1 200 OK\r\nProxy-Status: origin; error=http_request_denied\r\ncontent-length: 2\r\n\r\nok",
     }
 
@@ -255,7 +256,7 @@ class Pair:
     def routes(self):
         raw = base64.b64encode(b"raw value").decode()
         return [to("dead", "/dead"), to("raw", "/raw/"), to("rawkeep", "/rawkeep/"), to("rawproper", "/rawproper/"), to("rawreason", "/rawreason/"),
-                to("rawupper", "/rawupper/"),
+                to("rawupper", "/rawupper/"), to("rawignore", "/rawignore/"),
                 to("none", "/none"), to("zero", "/zero"), to("up", "/slow", timeout="0.2s"),
                 to("up", "/again", retry_policy={"retry_on": "5xx", "num_retries": 1, "retry_back_off": {"base_interval": "0.005s"}}),
                 to("up", "/ws", upgrade_configs=[{"upgrade_type": "websocket"}]),
@@ -270,6 +271,7 @@ class Pair:
                 cluster("rawkeep", raw, http=up_h1(**formatter(), enable_trailers=True)),
                 cluster("rawproper", raw, http=up_h1(header_key_format={"proper_case_words": {}})),
                 cluster("rawreason", raw, http=up_h1(**formatter(forward_reason_phrase=True))),
+                cluster("rawignore", raw, http=up_h1(ignore_http_11_upgrade=[{"prefix": "h2"}])),
                 cluster("rawupper", raw, http=up_h1(**formatter(formatter_type_on_envoy_headers="PROPER_CASE"))),
                 {"name": "none", "connect_timeout": "1s", "load_assignment": {"cluster_name": "none"}},
                 cluster("zero", self.ups["up"].port, circuit_breakers={"thresholds": [{"max_requests": 0, "max_pending_requests": 0}]})]
@@ -390,6 +392,7 @@ def case_of_requests(p, up, where):
 
 
 @many([(u, w, a) for u in ("raw", "rawkeep", "rawproper", "rawreason", "rawupper") for w in ("main", "keep", "proper") for a in Raw.ANSWERS], like=["rawproper"])
+@many([("rawignore", "main", a) for a in ("plain", "advert")])
 @many([("raw", w, "plain") for w in ("main", "proper")], at=1)
 def case_of_answers(p, up, where, what):
     return lines(raw_head(p.ports[where], b"GET /%s/%s HTTP/1.1\r\nHost: a\r\n\r\n" % (up.encode(), what.encode())))

@@ -75,6 +75,28 @@ static void head_has_no_body(void **state)
 	assert_log(cli, "headers :status=200 content-length=5 END\ndone\nroom\n");
 }
 
+/* What came so is written so by whoever writes it on: h1_server_test.c. */
+static void spelling_comes_with_the_head(void **state)
+{
+	const struct weft_headers *h;
+
+	cli->conf.h1.preserve_case = cli->conf.h1.preserve_reason = cli->conf.h1.proper_rest = true;
+	start();
+	ask(cli, GET, false);
+	put(fd, "HTTP/1.1 200 Fine By Me\r\nX-oNE: 1\r\nx-One: 2\r\ncontent-LENGTH: 0\r\n\r\n");
+	assert_log(cli, "headers :status=200 x-one=1 x-one=2 content-length=0 END\ndone\nroom\n");
+	h = cli->ex[0]->h;
+	assert_string_equal(weft_headers_reason(h), "Fine By Me");
+	assert_string_equal(weft_headers_spelling(h, "x-one", 5), "X-oNE");
+	assert_string_equal(weft_headers_spelling(h, "content-length", 14), "content-LENGTH");
+	assert_string_equal(weft_headers_spelling(h, "x-two", 5), "X-Two");
+	cli->conf.h1.preserve_reason = false;
+	ask(cli, GET, false);
+	put(fd, "HTTP/1.1 200 Fine By Me\r\ncontent-length: 0\r\n\r\n");
+	settle();
+	assert_null(weft_headers_reason(cli->ex[1]->h));
+}
+
 static void interim_answers_come_first(void **state)
 {
 	start();
@@ -296,6 +318,7 @@ int main(void)
 		T(a_connection_is_used_again),
 		T(bodies_are_framed),
 		T(head_has_no_body),
+		T(spelling_comes_with_the_head),
 		T(interim_answers_come_first),
 		T(a_body_until_close),
 		T(connection_close_is_the_last),

@@ -479,28 +479,6 @@ static void a_slow_head_times_out(void **state)
 	assert_memory_equal(get(fd), "HTTP/1.1 408 Request Timeout\r\n", 30);
 }
 
-static void names_keep_their_case(void **state)
-{
-	srv->conf.h1.preserve_case = true;
-	start();
-	put(fd, "GET / HTTP/1.1\r\nHost: h\r\nX-ODD: 1\r\n\r\n");
-	assert_log(srv, "headers :authority=h :path=/ :method=GET :scheme=http x-odd=1 END\n");
-	srv->ex[0]->h->n = 0;
-	weft_headers_add(srv->ex[0]->h, ":status", 7, "200", 3);
-	weft_headers_add(srv->ex[0]->h, "x-odd", 5, "2", 1);
-	weft_exchange_send_headers(srv->ex[0]->x, srv->ex[0]->h, true);
-	assert_string_equal(get(fd), "HTTP/1.1 200 OK\r\nX-ODD: 2\r\ncontent-length: 0\r\n\r\n");
-}
-
-static void names_in_proper_case(void **state)
-{
-	srv->conf.h1.proper_case = true;
-	srv->on_headers = ok;
-	start();
-	put(fd, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-	assert_string_equal(get(fd), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-}
-
 static void fill(struct ex *e)
 {
 	while (send_text(e, "0123456789012345678901234567890123456789", false) == 1)
@@ -583,8 +561,6 @@ int main(void)
 		T(a_pause_holds_the_body),
 		T(drain_ends_with_the_next_answer),
 		T(a_slow_head_times_out),
-		T(names_keep_their_case),
-		T(names_in_proper_case),
 		T(full_buffers_stop_the_owner),
 		T(a_refused_exchange_closes),
 		T(a_session_may_be_freed_inside_a_callback),
