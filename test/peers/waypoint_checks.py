@@ -426,8 +426,32 @@ def dns_alone():
     for key, want, text in (("before", [1, 0], "filter_unroutable_families: no address where there is no interface for it"),
                             ("after", [1, 1], "... and there is one as soon as there is one")):
         tap.same({k: got.get(k, {}).get(key) for k in KINDS}, {k: want for k in KINDS}, text)
+    tap.same(got.get("renewed"), [1, 0], "reinit_channel_on_timeout (Envoy 1.36 has it not): resolv.conf is read again after a query without an answer")
     # Envoy 1.36 asks nobody here: its c-ares names more than one server of its own
     tap.ok(got.get("weft", {}).get("fallback"), "use_resolvers_as_fallback: they are asked where the system has none", got)
+
+
+def renewed(resolv):
+    """How many hosts are found once resolv.conf, that named a server without an answer, names another: with the option and without"""
+    mute = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    mute.bind(("127.0.0.54", 53))
+    NameServer("127.0.0.55", 53)
+
+    def use(at):
+        with open(resolv, "w", encoding="utf-8") as f:  # in place: it is mounted
+            f.write("nameserver %s\n" % at)
+    use("127.0.0.54")
+    short = {"query_timeout_seconds": 1, "query_tries": 1}
+    p = Proxy(bootstrap([], [by_name("renewed", 9, **cares(reinit_channel_on_timeout=True, **short)), by_name("kept", 9, **cares(**short))]),
+              name="renewing")
+    count = lambda n, item: p.stats("^cluster[.]%s[.]%s$" % (n, item)).get("cluster.%s.%s" % (n, item), 0)
+    wait_for(lambda: all(count(n, "update_failure") >= 1 for n in ("renewed", "kept")), 15)
+    use("127.0.0.55")
+    failed = count("kept", "update_failure")
+    wait_for(lambda: count("renewed", "membership_total") == 1 and count("kept", "update_failure") > failed + 1, 20)
+    out = [count(n, "membership_total") for n in ("renewed", "kept")]
+    p.stop()
+    return out
 
 
 def alone():
@@ -450,6 +474,7 @@ def alone():
     for k in KINDS:
         out[k].update(after=now(k), fallback=servers[k].times("fallback.test") > 0)
         P[k].stop()
+    out["renewed"] = renewed(empty)
     print(json.dumps(out))
     return 0
 
