@@ -35,7 +35,9 @@ static bool has_key(const char *text, const char *key)
 bool weft_ctl_is_bootstrap(const char *path)
 {
 	static const char *const keys[] = {"static_resources", "dynamic_resources",
-					   "staticResources", "dynamicResources"};
+					   "staticResources", "dynamicResources",
+					   /* of files that path_config_source names */
+					   "resources", "@type"};
 	static char text[HEAD_BYTES + 1];
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct stat st;

@@ -266,10 +266,6 @@ int weft_route_table_set(struct weft_route_table *t, struct weft_cfg *c, const s
 	const void *copy;
 	int err;
 
-	if (weft_cfg_bool(m->validate_clusters, false))
-		return weft_cfg_fail(c, at,
-				     "validate_clusters: true is supported in route_config, not in "
-				     "a table that comes by RDS");
 	/* the table outlives what it was read from */
 	a = weft_arena_new(n < 65536 ? 4096 : 65536);
 	in = weft_wire_allocator(a);

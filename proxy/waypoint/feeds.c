@@ -1,5 +1,5 @@
 /* LDS, CDS, EDS and RDS: from sources into the managers of clusters, routes and listeners. */
-#include "proxy/waypoint/waypoint.h"
+#include "proxy/waypoint/resource.h"
 
 #include "proxy/core/log.h"
 #include "proxy/core/scope.h"
@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+
+enum { WARNS_MAX = 5 }; /* told of one resource */
 
 static unsigned key_hash(const void *p, size_t n)
 {
@@ -44,7 +46,7 @@ struct feeds {
 	bool lds_done, cds_done;
 	struct ep_feed *eps;
 	struct rt_feed *rts;
-	struct weft_errs *errs; /* room for one resource's */
+	struct weft_errs *errs, *warns; /* room for one resource's */
 	bool cds_local, lds_local;
 };
 
@@ -70,6 +72,27 @@ static struct weft_cfg cfg_of(struct feeds *f, const struct weft_xds_resource *u
 	return (struct weft_cfg){.arena = up->arena, .errs = f->errs, .file = local};
 }
 
+/* Deprecated fields are told once a version: what did not change is not given again. */
+static int checked(struct feeds *f, struct weft_cfg *c, const char *kind,
+		   const struct weft_xds_resource *up)
+{
+	char what[160];
+	int i, err;
+
+	f->warns->n = f->warns->dropped = 0;
+	c->warns = f->warns;
+	err = weft_cfg_check(c, NULL, up->msg);
+	c->warns = NULL; /* what builders would tell costs more than it is worth here */
+	snprintf(what, sizeof(what), "%s name=\"%.100s\" version=\"%.40s\"", kind, up->name,
+		 up->version);
+	for (i = 0; !err && i < f->warns->n && i < WARNS_MAX; i++)
+		weft_log_err(WEFT_LOG_WARN, &f->warns->v[i], what);
+	if (!err && f->warns->n + f->warns->dropped > i)
+		weft_log(WEFT_LOG_WARN, "%s: and %d more", what,
+			 f->warns->n + f->warns->dropped - i);
+	return err;
+}
+
 bool feeds_local(const Envoy__Config__Core__V3__ConfigSource *cs)
 {
 	return cs &&
@@ -89,7 +112,7 @@ static void cds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	for (i = 0; i < n_up; i++) {
 		struct weft_cfg c = cfg_of(f, &up[i], f->cds_local);
 
-		if (weft_cfg_check(&c, NULL, up[i].msg) ||
+		if (checked(f, &c, "cluster", &up[i]) ||
 		    weft_clusters_set(f->w->clusters, &c, NULL, (const void *)up[i].msg,
 				      up[i].version, true) < 0)
 			feeds_reject(r, "cluster", &up[i], f->errs);
@@ -120,7 +143,7 @@ static void eds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	for (i = 0; i < n_up; i++) {
 		struct weft_cfg c = cfg_of(f, &up[i], false);
 
-		if (weft_cfg_check(&c, NULL, up[i].msg) ||
+		if (checked(f, &c, "endpoints", &up[i]) ||
 		    weft_clusters_endpoints(f->w->clusters, &c, NULL, e->name,
 					    (const void *)up[i].msg, up[i].version) < 0)
 			feeds_reject(r, "endpoints", &up[i], f->errs);
@@ -175,6 +198,13 @@ void feeds_want_endpoints(void *owner, const Envoy__Config__Core__V3__ConfigSour
 }
 
 /* ---- routes */
+static bool validated(const ProtobufCMessage *m)
+{
+	return weft_cfg_bool(
+		((const Envoy__Config__Route__V3__RouteConfiguration *)m)->validate_clusters,
+		false);
+}
+
 static void rds_apply(void *owner, struct weft_xds_reply *r, const struct weft_xds_resource *up,
 		      size_t n_up, const char *const *removed, size_t n_removed)
 {
@@ -184,7 +214,9 @@ static void rds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	for (i = 0; i < n_up; i++) {
 		struct weft_cfg c = cfg_of(t->f, &up[i], t->local);
 
-		if (weft_cfg_check(&c, NULL, up[i].msg) ||
+		if (checked(t->f, &c, "routes", &up[i]) ||
+		    (validated(up[i].msg) &&
+		     waypoint_resource_check(t->f->w, &c, up[i].msg, false)) ||
 		    weft_route_table_set(t->table, &c, NULL, (const void *)up[i].msg,
 					 up[i].version) < 0)
 			feeds_reject(r, "routes", &up[i], t->f->errs);
@@ -247,7 +279,8 @@ static void lds_apply(void *owner, struct weft_xds_reply *r, const struct weft_x
 	for (i = 0; i < n_up; i++) {
 		struct weft_cfg c = cfg_of(f, &up[i], f->lds_local);
 
-		if (weft_cfg_check(&c, NULL, up[i].msg)) {
+		if (checked(f, &c, "listener", &up[i]) ||
+		    waypoint_resource_check(f->w, &c, up[i].msg, true)) {
 			feeds_reject(r, "listener", &up[i], f->errs);
 			continue;
 		}
@@ -318,6 +351,7 @@ struct feeds *feeds_new(struct waypoint *w)
 
 	f->w = w;
 	f->errs = weft_xcalloc(1, sizeof(*f->errs));
+	f->warns = weft_xcalloc(1, sizeof(*f->warns));
 	return f;
 }
 
@@ -341,6 +375,7 @@ void feeds_free(struct feeds *f)
 		free(t);
 	}
 	free(f->errs);
+	free(f->warns);
 	free(f);
 }
 

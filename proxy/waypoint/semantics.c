@@ -1,6 +1,6 @@
 /* Mistakes between parts of a configuration that each part alone cannot see. Errors are what Envoy
  * refuses too; the rest is told, and keeps nothing from being used. */
-#include "proxy/waypoint/waypoint.h"
+#include "proxy/waypoint/resource.h"
 #include "xds/proto/envoy/config/core/v3/grpc_service.pb-c.h"
 #include "xds/proto/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.pb-c.h"
 #include "xds/proto/envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
@@ -22,9 +22,11 @@ struct sem {
 	struct weft_cfg c;
 	struct weft_cfg strict; /* whose errors count */
 	struct names used, have;
-	bool collect; /* first walk: names only */
-	bool dynamic; /* clusters and listeners also come from elsewhere */
-	bool must;    /* inside of a table whose clusters Envoy looks for, or of a source */
+	bool collect;		     /* first walk: names only */
+	bool dynamic;		     /* clusters and listeners also come from elsewhere */
+	struct weft_clusters *there; /* of a resource: asked instead of have; NULL */
+	bool must_by_default;	     /* of tables that do not say */
+	bool must; /* inside of a table whose clusters Envoy looks for, or of a source */
 	int err;
 	const Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager
 		*hcm; /* the one around; NULL */
@@ -368,6 +370,12 @@ static bool names_cluster(const ProtobufCMessage *m, const ProtobufCFieldDescrip
 			      "TcpProxy.WeightedCluster.ClusterWeight"));
 }
 
+/* Warming ones count, too; they come in order of name. */
+static void name_of(void *ctx, const struct weft_cluster_view *v)
+{
+	name_add(ctx, v->cluster->name);
+}
+
 static void use(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m,
 		const char *name)
 {
@@ -378,7 +386,11 @@ static void use(struct sem *s, const struct weft_path *at, const ProtobufCMessag
 		name_add(&s->used, name);
 		return;
 	}
-	if (!name || !*name || names_has(&s->have, name))
+	if (!name || !*name || (s->there && weft_clusters_find(s->there, name)))
+		return;
+	if (s->there && !s->have.n)
+		weft_clusters_each(s->there, name_of, &s->have);
+	if (names_has(&s->have, name))
 		return;
 	if (must || m->descriptor == &envoy__config__bootstrap__v3__cluster_manager__descriptor)
 		missing(s, at, name, "");
@@ -448,7 +460,7 @@ static void enter(struct sem *s, const ProtobufCMessage *m, struct sem *ret_was)
 	    &envoy__extensions__filters__network__http_connection_manager__v3__http_connection_manager__descriptor)
 		s->hcm = (const void *)m;
 	else if (m->descriptor == &envoy__config__route__v3__route_configuration__descriptor)
-		s->must = weft_cfg_bool(rc->validate_clusters, true);
+		s->must = weft_cfg_bool(rc->validate_clusters, s->must_by_default);
 }
 
 static void walk(struct sem *s, const struct weft_path *at, const ProtobufCMessage *m,
@@ -490,6 +502,7 @@ int waypoint_semantics(struct waypoint *w, struct weft_errs *errs, struct weft_e
 		      .marks = w->boot.marks},
 		.strict = {.errs = errs},
 		.boot = m,
+		.must_by_default = true,
 		.dynamic = m && m->dynamic_resources &&
 			   (m->dynamic_resources->cds_config || m->dynamic_resources->lds_config)};
 	struct weft_path top = {NULL, "static_resources", -1};
@@ -517,6 +530,23 @@ out:
 	free(s.have.v);
 	free(told);
 	weft_arena_free(s.c.arena);
+	return s.err;
+}
+
+int waypoint_resource_check(struct waypoint *w, struct weft_cfg *c, const ProtobufCMessage *m,
+			    bool must)
+{
+	struct weft_errs *told = weft_xcalloc(1, sizeof(*told));
+	struct sem s = {.c = {.arena = c->arena, .errs = told, .marks = c->marks},
+			.strict = {.errs = c->errs},
+			.there = w->clusters,
+			.boot = w->boot.msg,
+			.must_by_default = must,
+			.dynamic = true};
+
+	walk(&s, NULL, m, 0);
+	free(s.have.v);
+	free(told);
 	return s.err;
 }
 

@@ -1,6 +1,6 @@
 /* --mode validate: everything that is wrong with a file, in one go. */
 #include "proxy/l4/als.h"
-#include "proxy/waypoint/waypoint.h"
+#include "proxy/waypoint/resource.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -118,12 +118,34 @@ static void print_json(const char *name, bool ok, const struct weft_errs *errs,
 	json_decref(j);
 }
 
+static int told(struct waypoint *w, struct weft_errs *errs, struct weft_errs *warns, int err)
+{
+	int n = errs->n + errs->dropped;
+
+	if (w->opt.output_json) {
+		print_json(w->boot.name, !err, errs, warns);
+		return err ? 1 : 0;
+	}
+	print_text(warns, "warning: ");
+	print_text(errs, "");
+	if (err)
+		fprintf(stderr, "weft-waypoint: %s: %d error%s, configuration not used\n",
+			w->boot.name, n, n == 1 ? "" : "s");
+	else
+		printf("configuration '%s' OK\n", w->boot.name);
+	return err ? 1 : 0;
+}
+
 int waypoint_validate(struct waypoint *w)
 {
 	static struct weft_errs errs, warns;
 	int n, err;
 
 	weft_access_logs_check_only();
+	if (waypoint_is_resources(w->opt.config_path)) {
+		err = waypoint_resources_validate(w, &errs, &warns);
+		return told(w, &errs, &warns, err);
+	}
 	err = bootstrap_load(&w->opt, &w->boot, &errs, &warns, NULL);
 	w->main = weft_worker_new(-1, w);
 	n = w->boot.bad;
@@ -137,17 +159,5 @@ int waypoint_validate(struct waypoint *w)
 		waypoint_errs_once(&errs);
 		waypoint_errs_once(&warns);
 	}
-	n = errs.n + errs.dropped;
-	if (w->opt.output_json) {
-		print_json(w->boot.name, !err, &errs, &warns);
-		return err ? 1 : 0;
-	}
-	print_text(&warns, "warning: ");
-	print_text(&errs, "");
-	if (err)
-		fprintf(stderr, "weft-waypoint: %s: %d error%s, configuration not used\n",
-			w->boot.name, n, n == 1 ? "" : "s");
-	else
-		printf("configuration '%s' OK\n", w->boot.name);
-	return err ? 1 : 0;
+	return told(w, &errs, &warns, err);
 }
