@@ -131,6 +131,41 @@ static void test_handed_over(void **state)
 	STAT_IS(f, upstream_cx_destroy, 1);
 }
 
+/* The first address refuses: one connection, to the second. */
+static void test_several_addresses(void **state)
+{
+	struct fix *f = *state;
+	struct weft_sockaddr tries[2] = {f->server.host.addr, f->server.host.addr};
+	struct sockaddr_storage ss;
+	socklen_t n = weft_sockaddr_to_kernel(&tries[0], 0, &ss);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct tcp t = {0};
+
+	((struct sockaddr_in *)&ss)->sin_port = 0;
+	assert_int_equal(bind(fd, (struct sockaddr *)&ss, n), 0);
+	n = sizeof(ss);
+	getsockname(fd, (struct sockaddr *)&ss, &n);
+	weft_sockaddr_from_kernel(&ss, &tries[0]);
+	f->server.raw = true;
+	f->server.host.tries = tries;
+	f->server.host.n_tries = 2;
+	weft_upstream_dial(&f->wc, &f->server.host, &f->how, &tcp_ops, &t, &t.io);
+	UNTIL(f, t.got == 5);
+	assert_true(weft_sockaddr_eq(&weft_io_info(t.io)->remote, &tries[1]));
+	STAT_IS(f, upstream_cx_total, 1);
+	STAT_IS(f, upstream_cx_connect_fail, 0);
+	weft_upstream_io_free(t.io);
+	/* and where both refuse it fails once */
+	tries[1] = tries[0];
+	memset(&t, 0, sizeof(t));
+	weft_upstream_dial(&f->wc, &f->server.host, &f->how, &tcp_ops, &t, &t.io);
+	UNTIL(f, t.closed);
+	assert_int_equal(t.why, WEFT_IO_REFUSED);
+	weft_upstream_io_free(t.io);
+	STAT_IS(f, upstream_cx_connect_fail, 1);
+	close(fd);
+}
+
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -139,6 +174,7 @@ int main(void)
 		T(test_tcp),
 		T(test_tcp_failures),
 		T(test_handed_over),
+		T(test_several_addresses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
