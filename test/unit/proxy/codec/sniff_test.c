@@ -173,6 +173,142 @@ static enum weft_sniff http(const char *s, size_t n)
 	return v;
 }
 
+/* ---- fingerprints: vectors that their inventors publish */
+struct hello {
+	uint8_t b[HELLO_CAP];
+	size_t n;
+};
+
+static void put(struct hello *h, const void *p, size_t n)
+{
+	memcpy(h->b + h->n, p, n);
+	h->n += n;
+}
+
+static void put_number(struct hello *h, unsigned v, size_t bytes)
+{
+	while (bytes--)
+		h->b[h->n++] = (uint8_t)(v >> (8 * bytes));
+}
+
+static void put_numbers(struct hello *h, const uint16_t *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		put_number(h, v[i], 2);
+}
+
+static void put_extension(struct hello *h, unsigned type, const void *p, size_t n)
+{
+	put_number(h, type, 2);
+	put_number(h, (unsigned)n, 2);
+	put(h, p, n);
+}
+
+/* Record, message, version, random and ciphers; one compression method. */
+static void hello_begin(struct hello *h, unsigned version, const uint16_t *ciphers, size_t n)
+{
+	h->n = 0;
+	put(h, "\x16\x03\x01\0\0\x01\0\0\0", 9);
+	put_number(h, version, 2);
+	memset(h->b + h->n, 'r', 32);
+	h->n += 32;
+	put_number(h, 0, 1);
+	put_number(h, (unsigned)(2 * n), 2);
+	put_numbers(h, ciphers, n);
+	put(h, "\x01\0", 2);
+}
+
+static void hello_end(struct hello *h, size_t extensions)
+{
+	size_t n = h->n - PAYLOAD;
+
+	if (extensions) {
+		h->b[extensions] = (uint8_t)((h->n - extensions - 2) >> 8);
+		h->b[extensions + 1] = (uint8_t)(h->n - extensions - 2);
+	}
+	h->b[3] = (uint8_t)(n >> 8);
+	h->b[4] = (uint8_t)n;
+	h->b[7] = (uint8_t)((n - 4) >> 8);
+	h->b[8] = (uint8_t)(n - 4);
+}
+
+static void ja3_vectors(void **st)
+{
+	static const uint16_t one[] = {47, 53, 5, 10, 49161, 49162, 49171, 49172, 50, 56, 19, 4},
+			      two[] = {4, 5, 10, 9, 100, 98, 3, 6, 19, 18, 99};
+	static const uint8_t name[] = "\0\x09\0\0\x06"
+				      "a.b.cd",
+			     groups[] = {0, 6, 0, 23, 0, 24, 0, 25}, formats[] = {1, 0};
+	struct weft_sniff_hello got;
+	struct hello h;
+	size_t at;
+
+	hello_begin(&h, 769, one, 12);
+	at = h.n;
+	put_number(&h, 0, 2);
+	put_extension(&h, 0, name, 11);
+	put_extension(&h, 10, groups, sizeof(groups));
+	put_extension(&h, 11, formats, sizeof(formats));
+	hello_end(&h, at);
+	assert_int_equal(tls(h.b, h.n, 0, &got), WEFT_SNIFF_TLS);
+	assert_string_equal(got.server_name, "a.b.cd");
+	assert_string_equal(got.ja3, "ada70206e40642a3e4461f35503241d5");
+	hello_begin(&h, 769, two, 11);
+	hello_end(&h, 0);
+	assert_int_equal(tls(h.b, h.n, 0, &got), WEFT_SNIFF_TLS);
+	assert_string_equal(got.ja3, "de350869b8c85de67a350c8d186f11e6");
+	assert_string_equal(got.ja4 + 10, "_" /* ciphers */ "3609b414f052"
+					  "_000000000000");
+}
+
+static void ja4_vector(void **st)
+{
+	static const uint16_t ciphers[] = {0x8a8a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f,
+					   0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013, 0xc014,
+					   0x009c, 0x009d, 0x002f, 0x0035};
+	static const uint16_t empty[] = {0x1b, 0x33, 0x4469, 0x17, 0x2d, 0x05,
+					 0x23, 0x12, 0xff01, 0x0b, 0x0a, 0x15};
+	static const uint8_t name[] = "\0\x09\0\0\x06"
+				      "a.b.cd",
+			     alpn[] = "\0\x0c\x02h2\x08http/1.1",
+			     versions[] = {6, 0x9a, 0x9a, 3, 4, 3, 3},
+			     algorithms[] = {0, 16, 4, 3, 8, 4, 4, 1, 5, 3, 8, 5, 5, 1, 8, 6, 6, 1};
+	struct weft_sniff_hello got;
+	struct hello h;
+	size_t at;
+
+	hello_begin(&h, 0x0303, ciphers, 16);
+	at = h.n;
+	put_number(&h, 0, 2);
+	put_extension(&h, 0x2a2a, "", 0);
+	for (size_t i = 0; i < sizeof(empty) / sizeof(*empty); i++)
+		put_extension(&h, empty[i], "", 0);
+	put_extension(&h, 0, name, 11);
+	put_extension(&h, 16, alpn, 14);
+	put_extension(&h, 43, versions, sizeof(versions));
+	put_extension(&h, 13, algorithms, sizeof(algorithms));
+	hello_end(&h, at);
+	assert_int_equal(tls(h.b, h.n, 0, &got), WEFT_SNIFF_TLS);
+	assert_string_equal(got.ja4, "t13d1516h2_8daaf6152771_e5627efa2ab1");
+}
+
+/* Values are where they are asked for alone, and none for what is broken. */
+static void fingerprints_asked_for(void **st)
+{
+	static const uint16_t grease[] = {0x0a0a, 0xfafa};
+	struct weft_sniff_hello got;
+	struct hello h;
+
+	hello_begin(&h, 0x0301, grease, 2);
+	hello_end(&h, 0);
+	assert_int_equal(weft_sniff_tls(h.b, h.n, 0, 0, &got), WEFT_SNIFF_TLS);
+	assert_string_equal(got.ja3, "");
+	assert_string_equal(got.ja4, "");
+	assert_int_equal(weft_sniff_tls(h.b, h.n, 0, WEFT_SNIFF_WANT_JA4, &got), WEFT_SNIFF_TLS);
+	assert_string_equal(got.ja3, "");
+	assert_string_equal(got.ja4, "t10i000000_000000000000_000000000000");
+}
+
 static void http_lines(void **st)
 {
 	static const struct {
@@ -224,7 +360,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(whole),      cmocka_unit_test(in_records),
 		cmocka_unit_test(broken),     cmocka_unit_test(name_twice_or_odd),
-		cmocka_unit_test(http_lines),
+		cmocka_unit_test(http_lines), cmocka_unit_test(ja3_vectors),
+		cmocka_unit_test(ja4_vector), cmocka_unit_test(fingerprints_asked_for),
 	};
 
 	return cmocka_run_group_tests_name("proxy/codec/sniff", tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* Format strings: every operator, lengths, JSON, what is refused. Values are those Envoy 1.36
  * writes for the same request. */
 #include "proxy/l4/als.h"
+#include "proxy/net/tls_more.h"
 #include "proxy/upstream/cluster.h"
 #include "xds/yaml.h"
 
@@ -20,6 +21,8 @@ struct fix {
 	struct weft_info info;
 	struct weft_io_info down;
 	struct weft_tls_info tls, up_tls;
+	struct weft_tls_more more;
+	struct weft_io_origin origin;
 	struct weft_headers req, resp, trailers;
 	struct weft_cluster cluster;
 	struct weft_host host;
@@ -86,6 +89,20 @@ static int setup(void **state)
 	add(&f->trailers, "grpc-status", "5");
 	fill_tls(&f->tls, "CN=client");
 	fill_tls(&f->up_tls, "CN=server");
+	f->more = (struct weft_tls_more){.refs = 1,
+					 .session_id = "00ff",
+					 .peer_pem = "-----BEGIN%20",
+					 .peer_sha1 = "aa",
+					 .chain_sha1 = dns,
+					 .chain_sha256 = ips,
+					 .chain_serial = uris,
+					 .peer_other = dns,
+					 .local_email = dns,
+					 .local_ip = ips,
+					 .local_other = uris};
+	f->tls.more = f->up_tls.more = &f->more;
+	f->origin = (struct weft_io_origin){
+		.direct_local = addr("10.5.5.5", 15001), .ja3 = "three", .ja4 = "four"};
 	f->down = (struct weft_io_info){.local = addr("10.1.2.3", 443),
 					.remote = addr("10.9.9.9", 5555),
 					.direct_remote = addr("fd00::1", 7777),
@@ -93,7 +110,8 @@ static int setup(void **state)
 					.tls = &f->tls,
 					.id = 42,
 					.start_ns = 1000000000,
-					.ready_ns = 1009000000};
+					.ready_ns = 1009000000,
+					.origin = &f->origin};
 	f->cluster = (struct weft_cluster){.name = "cl", .alt_stat_name = "alt"};
 	f->host = (struct weft_host){
 		.addr = addr("10.4.4.4", 80), .text = "10.4.4.4:80", .hostname = "web.example"};
@@ -118,6 +136,15 @@ static int setup(void **state)
 				     .tx_bytes = 5,
 				     .rx_head_bytes = 30,
 				     .tx_head_bytes = 50,
+				     .rx_head_wire = 33,
+				     .tx_head_wire = 55,
+				     .up_rx_head_bytes = 60,
+				     .up_tx_head_bytes = 61,
+				     .up_rx_head_wire = 62,
+				     .up_tx_head_wire = 63,
+				     .up_want_ns = 1005000000,
+				     .up_ready_ns = 1008000000,
+				     .vcluster_name = "vc",
 				     .up_rx_wire = 11,
 				     .up_tx_wire = 12,
 				     .down_rx_wire = 13,
@@ -222,7 +249,33 @@ static void operators(void **state)
 		 "%COMMON_DURATION(US_TX_BEG:DS_RX_END:ms)%",
 		 "12500 -1"},
 		{"%BYTES_RECEIVED% %BYTES_SENT% %BYTES_SENT()%", "3 5 5"},
-		{"%DOWNSTREAM_HEADER_BYTES_RECEIVED% %DOWNSTREAM_HEADER_BYTES_SENT%", "30 50"},
+		{"%DOWNSTREAM_HEADER_BYTES_RECEIVED% %DOWNSTREAM_HEADER_BYTES_SENT%", "33 55"},
+		{"%DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED% "
+		 "%DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT%",
+		 "33 55"},
+		{"%UPSTREAM_HEADER_BYTES_RECEIVED% %UPSTREAM_HEADER_BYTES_SENT% "
+		 "%UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED% "
+		 "%UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT%",
+		 "62 63 60 61"},
+		{"%UPSTREAM_CONNECTION_POOL_READY_DURATION% %VIRTUAL_CLUSTER_NAME%", "3 vc"},
+		{"%TLS_JA3_FINGERPRINT% %TLS_JA4_FINGERPRINT%", "three four"},
+		{"%STREAM_INFO_REQ(:METHOD)%", "GET"},
+		{"%FILTER_STATE(a)% %FILTER_STATE(a:PLAIN):3% %FILTER_STATE(a:FIELD:b)% "
+		 "%UPSTREAM_FILTER_STATE(a:TYPED)%",
+		 "- - - -"},
+		{"%DOWNSTREAM_DIRECT_LOCAL_ADDRESS% "
+		 "%DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT% "
+		 "%DOWNSTREAM_DIRECT_LOCAL_PORT%",
+		 "10.5.5.5:15001 10.5.5.5 15001"},
+		{"%DOWNSTREAM_TLS_SESSION_ID% %UPSTREAM_TLS_SESSION_ID% %DOWNSTREAM_PEER_CERT% "
+		 "%UPSTREAM_PEER_CERT% %DOWNSTREAM_PEER_FINGERPRINT_1%",
+		 "00ff 00ff -----BEGIN%20 -----BEGIN%20 aa"},
+		{"%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1% %DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256% "
+		 "%DOWNSTREAM_PEER_CHAIN_SERIALS% %DOWNSTREAM_PEER_OTHERNAME_SAN%",
+		 "a.example,b.example 10.0.0.1 spiffe://td/ns/a/sa/b,urn:x a.example,b.example"},
+		{"%DOWNSTREAM_LOCAL_EMAIL_SAN% %DOWNSTREAM_LOCAL_IP_SAN% "
+		 "%DOWNSTREAM_LOCAL_OTHERNAME_SAN% %UPSTREAM_LOCAL_IP_SAN%",
+		 "a.example,b.example 10.0.0.1 spiffe://td/ns/a/sa/b,urn:x 10.0.0.1"},
 		{"%UPSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_RECEIVED% "
 		 "%DOWNSTREAM_WIRE_BYTES_SENT% %DOWNSTREAM_WIRE_BYTES_RECEIVED%",
 		 "12 11 14 13"},
@@ -298,6 +351,90 @@ static void operators(void **state)
 	setenv("WEFT_FORMAT_TEST", "environment", 1);
 	for (i = 0; i < sizeof(t) / sizeof(*t); i++)
 		check(*state, t[i].format, t[i].want);
+}
+
+static Envoy__Config__Core__V3__Metadata *metadata(struct fix *f, const char *value)
+{
+	Envoy__Config__Core__V3__Metadata *m = weft_arena_alloc(f->a, sizeof(*m));
+	Envoy__Config__Core__V3__Metadata__FilterMetadataEntry *e =
+		weft_arena_alloc(f->a, sizeof(*e));
+
+	m->base.descriptor = &envoy__config__core__v3__metadata__descriptor;
+	e->base.descriptor = &envoy__config__core__v3__metadata__filter_metadata_entry__descriptor;
+	e->key = (char *)"ns";
+	e->value = weft_arena_alloc(f->a, sizeof(*e->value));
+	google__protobuf__struct__init(e->value);
+	weft_struct_set_string(f->a, e->value, "k", value);
+	m->filter_metadata = weft_arena_memdup(f->a, &e, sizeof(e));
+	m->n_filter_metadata = 1;
+	return m;
+}
+
+static void metadata_of_others(void **state)
+{
+	struct fix *f = *state;
+
+	f->info.up_metadata = metadata(f, "endpoint");
+	f->info.route_metadata = metadata(f, "route");
+	f->info.vhost_metadata = metadata(f, "vhost");
+	f->info.listener_metadata = metadata(f, "listener");
+	check(f,
+	      "%UPSTREAM_METADATA(ns:k)% %METADATA(UPSTREAM_HOST:ns:k)% %METADATA(ROUTE:ns:k):3% "
+	      "%METADATA(VIRTUAL_HOST:ns:k)% %METADATA(LISTENER:ns:k)% %METADATA(LISTENER:no:k)% "
+	      "%METADATA(ROUTE:ns)% %METADATA(DYNAMIC)%",
+	      "endpoint endpoint rou vhost listener - {\"k\":\"route\"} -");
+}
+
+/* What the kept copies of a connection are for: logs that are written after its end. */
+static void kept(void **state)
+{
+	struct fix *f = *state;
+	struct weft_arena *a = weft_arena_new(0);
+	const struct weft_io_info *k = weft_info_keep(a, &f->down, true);
+
+	assert_int_equal(f->more.refs, 2);
+	assert_ptr_not_equal(k->origin, &f->origin);
+	assert_string_equal(k->origin->ja4, "four");
+	f->info.down = k;
+	check(f, "%DOWNSTREAM_TLS_SESSION_ID% %TLS_JA3_FINGERPRINT%", "00ff three");
+	f->info.down = &f->down;
+	weft_arena_free(a);
+	assert_int_equal(f->more.refs, 1);
+}
+
+/* A list longer than what stands in a value. */
+static void long_lists(void **state)
+{
+	static char name[300];
+	static const char *const v[] = {name, name, name, NULL};
+	struct fix *f = *state;
+	const struct weft_format *fmt;
+	char *got;
+
+	memset(name, 'n', sizeof(name) - 1);
+	f->more.chain_sha256 = v;
+	assert_int_equal(
+		weft_format_prepare(&f->c, NULL, "%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%", &fmt),
+		0);
+	got = written(fmt, &f->in);
+	assert_int_equal(strlen(got), 3 * 299 + 2);
+	free(got);
+}
+
+static void local_times(void **state)
+{
+	struct fix *f = *state;
+	char *got;
+	const struct weft_format *fmt;
+
+	setenv("TZ", "UTC-3", 1);
+	tzset();
+	assert_int_equal(weft_format_prepare(&f->c, NULL, "%EMIT_TIME_LOCAL(%z)%", &fmt), 0);
+	got = written(fmt, &f->in);
+	assert_string_equal(got, "+0300");
+	free(got);
+	unsetenv("TZ");
+	tzset();
 }
 
 static void nothing_known(void **state)
@@ -378,8 +515,16 @@ static void refused(void **state)
 		{"%PATH(WQ:X)%", "ORIG, PATH"},
 		{"%COMMON_DURATION(A:B:ms)%", "time points"},
 		{"%COMMON_DURATION(DS_RX_BEG:DS_RX_END:s)%", "ms|us|ns"},
-		{"%METADATA(ROUTE:a:b)%", "DYNAMIC and CLUSTER"},
-		{"%METADATA(DYNAMIC)%", "TYPE:NAMESPACE"},
+		{"%METADATA(FOO:a:b)%", "has \"FOO\""},
+		{"%DYNAMIC_METADATA(a:b):3%", "no length"},
+		{"%START_TIME(%Y):3%", "no length"},
+		{"%FILTER_STATE()%", "needs an argument"},
+		{"%FILTER_STATE(:PLAIN)%", "needs a key"},
+		{"%FILTER_STATE(a:X)%", "PLAIN, TYPED or FIELD"},
+		{"%FILTER_STATE(a:FIELD)%", "FIELD alone"},
+		{"%FILTER_STATE(a:PLAIN:b)%", "FIELD alone"},
+		{"%REQ(a?b?c)%", "two with '?'"},
+		{"%REQ(a:b)%", "name one header"},
 		{"%CEL(x)%", "not a command operator"},
 	};
 	struct fix *f = *state;
@@ -435,7 +580,7 @@ static void json(void **state)
 		 "\\\"q\\\"\",\"m\":{\"k\":\"v\"},\"mm\":\"m={\\\"k\\\":\\\"v\\\"}\"}\n"},
 		{"omit_empty_values: true\njson_format: {a: '%REQ(no)%', b: 'x%REQ(no)%y', "
 		 "c: ['%REQ(no)%', 1], d: '%PROTOCOL%'}",
-		 "{\"b\":\"xy\",\"c\":[1],\"d\":\"HTTP/1.1\"}\n"},
+		 "{\"a\":null,\"b\":\"xy\",\"c\":[null,1],\"d\":\"HTTP/1.1\"}\n"},
 		{"text_format: 'a %PROTOCOL%'", "a HTTP/1.1"},
 		{"text_format_source: {inline_string: '%REQ(no)%b'}", "-b"},
 		{"omit_empty_values: true\ntext_format_source: {inline_string: '%REQ(no)%b'}", "b"},
@@ -519,6 +664,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(operators, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_known, setup, teardown),
+		cmocka_unit_test_setup_teardown(metadata_of_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(kept, setup, teardown),
+		cmocka_unit_test_setup_teardown(long_lists, setup, teardown),
+		cmocka_unit_test_setup_teardown(local_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(generated, setup, teardown),
 		cmocka_unit_test_setup_teardown(times_are_kept_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused, setup, teardown),

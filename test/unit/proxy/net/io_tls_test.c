@@ -1,4 +1,5 @@
 #include "proxy/net/io_tls.h"
+#include "proxy/net/tls_more.h"
 #include "test/unit/proxy/net/certs.h"
 #include "test/unit/proxy/net/io_fix.h"
 
@@ -489,6 +490,69 @@ static void test_preamble(void **state)
 	RUN_UNTIL(f->base, f->s.got == 1);
 }
 
+/* Only once a log wants it: chains, digests, ids. */
+static void test_more(void **state)
+{
+	struct fix *f = *state;
+	const struct weft_tls_more *m;
+	const struct weft_tls_info *i;
+
+	contexts(f, &f->ca, true, 0);
+	both(f);
+	RUN_UNTIL(f->base, f->c.ready && f->s.ready);
+	assert_null(weft_io_info(f->s.io)->tls->more);
+	weft_io_free(f->c.io);
+	weft_io_free(f->s.io);
+	memset(&f->c, 0, sizeof(f->c));
+	memset(&f->s, 0, sizeof(f->s));
+	weft_tls_more_want();
+	both(f);
+	RUN_UNTIL(f->base, f->c.ready && f->s.ready);
+	i = weft_io_info(f->s.io)->tls;
+	m = i->more;
+	assert_non_null(m);
+	assert_string_equal(m->chain_sha256[0], i->peer_sha256);
+	assert_int_equal(strlen(m->chain_sha1[0]), 40);
+	assert_string_equal(m->peer_sha1, m->chain_sha1[0]);
+	assert_string_equal(m->chain_serial[0], i->peer_serial);
+	assert_memory_equal(m->peer_pem, "-----BEGIN%20CERTIFICATE", 24);
+	assert_null(m->peer_other[0]);
+	assert_null(m->local_email[0]);
+	assert_string_equal(m->session_id, ""); /* of TLS 1.3's server */
+	weft_tls_more_ref(m);
+	assert_int_equal(m->refs, 2);
+	weft_tls_more_unref((void *)m);
+	say(&f->s, "tickets come before it");
+	RUN_UNTIL(f->base, f->c.got == 22);
+	assert_non_null(weft_io_info(f->c.io)->tls->more);
+	weft_tls_more_renew(f->c.io);
+	assert_int_equal(strlen(weft_io_info(f->c.io)->tls->more->session_id), 64);
+}
+
+/* Every type that a SAN's otherName may have, as Envoy writes it. */
+static void test_other_names(void **state)
+{
+	static const char *const want[] = {"one", "two", "77", "-5", "true", "1.2.840", "", NULL};
+	struct weft_arena *a = weft_arena_new(0);
+	X509 *x = X509_new();
+	const char *const *v;
+	size_t i;
+
+	test_cert_ext(x, x, NID_subject_alt_name,
+		      "otherName:1.2.3.4;UTF8:one,DNS:a,otherName:1.2.3.5;IA5:two,"
+		      "otherName:1.2.3.6;INTEGER:77,otherName:1.2.3.6;INTEGER:-5,"
+		      "otherName:1.2.3.7;BOOL:TRUE,otherName:1.2.3.8;OID:1.2.840,"
+		      "otherName:1.2.3.9;NULL,email:e@x,IP:10.0.0.1");
+	v = weft_cert_sans(x, WEFT_SAN_OTHER, a);
+	for (i = 0; want[i]; i++)
+		assert_string_equal(v[i], want[i]);
+	assert_null(v[i]);
+	assert_string_equal(weft_cert_sans(x, WEFT_SAN_EMAIL, a)[0], "e@x");
+	assert_string_equal(weft_cert_sans(x, WEFT_SAN_IP, a)[0], "10.0.0.1");
+	X509_free(x);
+	weft_arena_free(a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -511,6 +575,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_resume_12, up, down),
 		cmocka_unit_test_setup_teardown(test_free_in_callbacks, up, down),
 		cmocka_unit_test_setup_teardown(test_pause, up, down),
+		cmocka_unit_test_setup_teardown(test_more, up, down),
+		cmocka_unit_test(test_other_names),
 		cmocka_unit_test_setup_teardown(test_preamble, up, down),
 	};
 
