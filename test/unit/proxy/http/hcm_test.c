@@ -491,6 +491,23 @@ static void bad_configuration(void **state)
 		"internal_address_config.cidr_ranges[0]: address_prefix: must be an IP address");
 	refused("  http2_protocol_options: {allow_metadata: true}\n", true,
 		"allow_metadata: true is not supported");
+	refused("  early_header_mutation_extensions: [{name: x, typed_config: {\"@type\": "
+		"type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3."
+		"XffConfig}}]\n",
+		true, "XffConfig is not supported; header_mutation is");
+	refused("  early_header_mutation_extensions: [{name: x, typed_config: {\"@type\": "
+		"type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation."
+		"v3.HeaderMutation, mutations: [{remove: x-a}, {remove: host}]}}]\n",
+		true,
+		"mutations[1].remove: must be a header that requests and answers can be "
+		"without, is \"host\"");
+	refused("  http_protocol_options: {header_key_format: {stateful_formatter: {name: x, "
+		"typed_config: {\"@type\": type.googleapis.com/envoy.extensions.http."
+		"original_ip_detection.xff.v3.XffConfig}}}}\n",
+		true, "XffConfig is not supported; preserve_case is");
+	refused("  http_protocol_options: {ignore_http_11_upgrade: [{safe_regex: {regex: "
+		"\"(\"}}]}\n",
+		true, "ignore_http_11_upgrade[0]");
 	refused("  scheme_header_transformation: {scheme_to_overwrite: ftp}\n", true,
 		"scheme_to_overwrite: must be http or https");
 	refused("  use_remote_address: true\n  original_ip_detection_extensions: [{name: x, "
