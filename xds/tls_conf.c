@@ -395,7 +395,6 @@ static int client_parts(struct weft_tls_build *b, const struct weft_path *at,
 			const TLS(UpstreamTlsContext) * m)
 {
 	const struct weft_path cp = {at, "common_tls_context", -1};
-	const struct weft_path rp = {at, "allow_renegotiation", -1};
 	const struct weft_path sp = {at, "auto_sni_san_validation", -1};
 	const struct weft_path kp = {at, "max_session_keys", -1};
 	const TLS(CommonTlsContext) *cm = m->common_tls_context ? m->common_tls_context : &nothing;
@@ -405,8 +404,6 @@ static int client_parts(struct weft_tls_build *b, const struct weft_path *at,
 	b->p->auto_sni_san = m->auto_sni_san_validation;
 	b->p->rsa_usage = weft_cfg_bool(m->enforce_rsa_key_usage, false);
 	r = common(b, &cp, cm);
-	if (m->allow_renegotiation)
-		r |= weft_cfg_fail(b->c, &rp, "renegotiation is not supported");
 	if (keys > SESSION_KEYS_MAX)
 		r |= weft_cfg_fail(b->c, &kp, "must be at most %d, is %u", SESSION_KEYS_MAX, keys);
 	if (m->auto_sni_san_validation && !b->missing && !b->p->ca)
@@ -414,6 +411,8 @@ static int client_parts(struct weft_tls_build *b, const struct weft_path *at,
 	if (r == 0 && b->p->n_ctxs > 0) {
 		weft_tls_verify_apply(b->p, b->p->ctxs[0], false);
 		weft_tls_ctx_cache(b->p->ctxs[0], keys);
+		if (m->allow_renegotiation)
+			SSL_CTX_clear_options(b->p->ctxs[0], SSL_OP_NO_RENEGOTIATION);
 	}
 	return r ? -EINVAL : 0;
 }

@@ -372,6 +372,10 @@ static int write_record(struct weft_tls_sess *t, struct evbuffer *out, uint64_t 
 		p = scratch->batch;
 	}
 	r = SSL_write(t->ssl, p, (int)n);
+	if (r <= 0 && SSL_get_error(t->ssl, r) == SSL_ERROR_WANT_READ) {
+		t->stalled = true; /* amid a renegotiation: written after it */
+		return 1;
+	}
 	if (r <= 0) {
 		weft_tls_set_detail(t, "write");
 		return -EPROTO;
@@ -387,7 +391,7 @@ int weft_tls_sess_write(struct weft_tls_sess *t, uint64_t *ret_tx)
 	size_t done = 0;
 	int r = flush_pending(t);
 
-	if (r < 0)
+	if (r < 0 || t->stalled)
 		return r;
 	while (out && evbuffer_get_length(out) > 0) {
 		if (done >= WRITE_TURN)
@@ -402,7 +406,7 @@ int weft_tls_sess_write(struct weft_tls_sess *t, uint64_t *ret_tx)
 			scratch->out_owner = NULL;
 		else
 			r = out_end(t);
-		if (r < 0)
+		if (r < 0 || t->stalled)
 			return r;
 	}
 	return 0;
@@ -515,8 +519,10 @@ ssize_t weft_tls_sess_read(struct weft_tls_sess *t)
 		return r;
 	n = decrypt(t, &err);
 	fill_done(t);
-	if (weft_tls_sess_pending(t)) /* the answer to a KeyUpdate */
+	if (weft_tls_sess_pending(t) || (t->stalled && !SSL_in_init(t->ssl))) {
+		t->stalled = false; /* the answer to a KeyUpdate, a renegotiation */
 		weft_io_todo(t->io, WEFT_IO_T_FLUSH);
+	}
 	if (err < 0 && n > 0) {
 		weft_io_tell_closed(t->io, err == -EPROTO ? WEFT_IO_TLS : WEFT_IO_RESET, -err,
 				    NULL);
@@ -542,6 +548,8 @@ static int finish(struct weft_tls_sess *t)
 		return -EPROTO;
 	}
 	t->done = true;
+	if (t->ids) /* another handshake would not look at them */
+		SSL_set_options(t->ssl, SSL_OP_NO_RENEGOTIATION);
 	for (char **p = t->ids; p && *p; p++)
 		free(*p);
 	free(t->ids);

@@ -24,7 +24,8 @@ struct weft_tls_sess {
 	uint8_t fault;	       /* enum weft_tls_fault */
 	uint8_t staple;	       /* enum weft_tls_staple_do */
 	bool server, done, notify_sent;
-	bool lazy; /* pend holds tickets only, for the next write */
+	bool stalled; /* out waits for the end of a renegotiation */
+	bool lazy;    /* pend holds tickets only, for the next write */
 };
 
 struct weft_tls_sess *weft_tls_sess_of(SSL *ssl);

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Options of TLS contexts, secrets by files and the options of the xDS client: the same bootstrap through weft-waypoint and a real Envoy, asked by
 OpenSSL and Python. ENVOY: its binary."""
+import atexit
 import base64
 import hashlib
 import json
@@ -9,6 +10,7 @@ import re
 import ssl
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -210,8 +212,47 @@ up.tls.sni_callback = lambda s, name, c: snis.append(name)
 old = server_tls(*INNER)
 old.maximum_version = ssl.TLSVersion.TLSv1_2
 up_old = Upstream("old", tls=old)
+class Asker:
+    """An upstream that wants another handshake before it answers: openssl s_server, told by its standard input"""
+
+    def __init__(self):
+        self.port = free_ports(1)[0]
+        self.p = subprocess.Popen(["openssl", "s_server", "-accept", str(self.port), "-cert", INNER[0], "-key", INNER[1], "-tls1_2"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        atexit.register(self.p.kill)
+        self.text = b""
+        threading.Thread(target=self.read, daemon=True).start()
+        wait_for(lambda: b"ACCEPT" in self.text)
+
+    def read(self):
+        while True:
+            got = os.read(self.p.stdout.fileno(), 4096)
+            if not got:
+                return
+            self.text += got
+
+    def say(self, line):
+        self.p.stdin.write(line)
+        self.p.stdin.flush()
+
+    def serve(self, port, where):
+        """The status of one request, between which and the answer is another handshake"""
+        self.text, got = b"", []
+        t = threading.Thread(target=lambda: got.append(ask(port, where).status), daemon=True)
+        t.start()
+        wait_for(lambda: b"\r\n\r\n" in self.text)
+        self.say(b"r\n")
+        wait_for(lambda: got or b"Read BLOCK" in self.text or b"ERROR" in self.text, 2)
+        if not got:
+            self.say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        t.join(20 * SLOW)
+        return got and got[0]
+
+
 V13 = {"tls_maximum_protocol_version": "TLSv1_3"}
+asker, asker_off = Asker(), Asker()
 CLUSTERS = {
+    "again-on": (asker, client(allow_renegotiation=True)), "again-off": (asker_off, client()),
     "keys-0": (up_old, client(max_session_keys=0)), "keys-1": (up_old, client(max_session_keys=1)), "keys-dflt": (up_old, client()),
     "usage-off": (up_rsa, client(enforce_rsa_key_usage=False)), "usage-on": (up_rsa, client(enforce_rsa_key_usage=True)),
     "usage-dflt": (up_rsa, client()), "usage-13-off": (up_rsa, client(params=V13, enforce_rsa_key_usage=False)),
@@ -387,6 +428,9 @@ def upstreams(sides):
     go = lambda s, n: ask(s.port["up"], "/" + n).status  # noqa: E731
     for n, want in (("usage-off", 200), ("usage-on", 503), ("usage-dflt", 200), ("usage-13-off", 503), ("usage-13-on", 503), ("san-right", 200), ("san-wrong", 503), ("san-none", 200), ("curve", 200), ("cipher", 200)):
         each(sides, "upstream " + n, lambda s: go(s, n), lambda r: r == want)  # noqa: B023
+
+    each(sides, "allow_renegotiation", lambda s: asker.serve(s.port["up"], "/again-on"), lambda r: r == 200)
+    each(sides, "allow_renegotiation off", lambda s: asker_off.serve(s.port["up"], "/again-off"), lambda r: r == 503)
 
     def resumed(s, n):
         del up_old.hands[:]

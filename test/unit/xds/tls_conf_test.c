@@ -498,6 +498,37 @@ static void test_system_root_certs(void **state)
 	assert_true(takes("system_root_certs: {}, " CA("ca"), NULL)); /* trusted_ca goes first */
 }
 
+/* What becomes of a server's wish for another handshake. */
+static long renegotiated(const char *yaml)
+{
+	struct weft_tls_server *s = server(SERVER);
+	struct weft_tls_client *c = client(yaml);
+	struct thand h;
+	char b[16];
+	long n;
+
+	SSL_CTX_clear_options(s->ctx, SSL_OP_NO_RENEGOTIATION);
+	thand_new(&h, c->ctx, s->ctx, NULL);
+	assert_true(thand_run(&h));
+	assert_int_equal(SSL_renegotiate(h.s), 1);
+	for (int i = 0; i < 6; i++) {
+		SSL_do_handshake(h.s);
+		(void)SSL_read(h.c, b, sizeof(b));
+		(void)SSL_read(h.s, b, sizeof(b));
+	}
+	n = SSL_total_renegotiations(h.c);
+	thand_free(&h);
+	weft_tls_server_unref(s);
+	weft_tls_client_unref(c);
+	return n;
+}
+
+static void test_renegotiation(void **state)
+{
+	assert_int_equal(renegotiated("{allow_renegotiation: true, common_tls_context: {}}"), 1);
+	assert_int_equal(renegotiated("{common_tls_context: {}}"), 0);
+}
+
 /* A session that is over is not taken. */
 static void test_session_timeout(void **state)
 {
@@ -921,8 +952,6 @@ static void test_refused(void **state)
 		"{common_tls_context: {tls_certificates: [" CERT(
 			"ec") "]}, session_ticket_keys: {keys: [{inline_string: short}]}}",
 		"session_ticket_keys.keys[0]", "must have 80 bytes, has 5");
-	refused(false, "{allow_renegotiation: true, common_tls_context: {}}", "allow_renegotiation",
-		"not supported");
 	refused(false,
 		"{common_tls_context: {tls_certificates: [" CERT("ec") ", " CERT("rsa") "]}}",
 		"common_tls_context", "at most one certificate");
@@ -948,6 +977,7 @@ int main(void)
 		cmocka_unit_test(test_prefer_client_ciphers),
 		cmocka_unit_test(test_system_root_certs),
 		cmocka_unit_test(test_session_timeout),
+		cmocka_unit_test(test_renegotiation),
 		cmocka_unit_test(test_tickets),
 		cmocka_unit_test(test_secrets),
 		cmocka_unit_test(test_static_secret),

@@ -1,3 +1,4 @@
+#include "proxy/core/arena.h"
 #include "proxy/net/io_tls.h"
 #include "proxy/net/tls_more.h"
 #include "test/unit/proxy/net/certs.h"
@@ -169,6 +170,61 @@ static void test_versions(void **state)
 	assert_string_equal(weft_io_info(f->s.io)->tls->version, "TLSv1.2");
 	assert_false(weft_io_info(f->s.io)->tls->peer_presented);
 	assert_string_equal(weft_io_info(f->s.io)->tls->peer_subject, "");
+}
+
+static SSL *server_ssl;
+
+static void on_info(const SSL *ssl, int where, int ret)
+{
+	server_ssl = (SSL *)ssl;
+}
+
+static void may_renegotiate(struct fix *f)
+{
+	contexts(f, &f->ca, false, TLS1_2_VERSION);
+	SSL_CTX_clear_options(f->ctx[0], SSL_OP_NO_RENEGOTIATION);
+	SSL_CTX_clear_options(f->ctx[1], SSL_OP_NO_RENEGOTIATION);
+	/* a second HelloRequest may be answered after the first handshake */
+	SSL_CTX_set_options(f->ctx[1], SSL_OP_ALLOW_CLIENT_RENEGOTIATION);
+	SSL_CTX_set_info_callback(f->ctx[1], on_info);
+}
+
+/* Where a context allows it: what both ends write meanwhile waits, and comes. */
+static void test_renegotiation(void **state)
+{
+	static char bulk[2 << 20];
+	struct fix *f = *state;
+
+	may_renegotiate(f);
+	both(f);
+	say(&f->c, "hello");
+	RUN_UNTIL(f->base, f->s.got == 5);
+	for (uint64_t i = 1; i <= 3; i++) {
+		evbuffer_add_reference(weft_io_out(f->c.io), bulk, sizeof(bulk), NULL, NULL);
+		weft_io_flush(f->c.io);
+		assert_int_equal(SSL_renegotiate(server_ssl), 1);
+		evbuffer_add_reference(weft_io_out(f->s.io), bulk, sizeof(bulk), NULL, NULL);
+		weft_io_flush(f->s.io);
+		RUN_UNTIL(f->base,
+			  f->s.got == 5 + i * sizeof(bulk) && f->c.got == i * sizeof(bulk));
+		assert_true(SSL_total_renegotiations(server_ssl) >= (long)i);
+	}
+}
+
+/* One exact peer is looked at in the first handshake; there is no other. */
+static void test_no_renegotiation(void **state)
+{
+	static const char *const ids[] = {ID_S, NULL};
+	struct fix *f = *state;
+
+	may_renegotiate(f);
+	f->tls[0].ids = ids;
+	both(f);
+	say(&f->c, "hello");
+	RUN_UNTIL(f->base, f->s.got == 5);
+	assert_int_equal(SSL_renegotiate(server_ssl), 1);
+	say(&f->s, "x");
+	RUN_UNTIL(f->base, f->s.closed);
 }
 
 struct pump {
@@ -558,6 +614,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_mutual, up, down),
 		cmocka_unit_test_setup_teardown(test_versions, up, down),
+		cmocka_unit_test_setup_teardown(test_renegotiation, up, down),
+		cmocka_unit_test_setup_teardown(test_no_renegotiation, up, down),
 		cmocka_unit_test_setup_teardown(test_big_13, up, down),
 		cmocka_unit_test_setup_teardown(test_big_12, up, down),
 		cmocka_unit_test_setup_teardown(test_half_close, up, down),
