@@ -89,8 +89,12 @@ static void take_meta(struct authz_state *st, const struct authz_answer *a)
 	struct weft_info *info = weft_stream_info(st->s);
 	Google__Protobuf__Struct *to;
 
-	if (!a->meta || !a->meta->n_fields || !st->conf->take_meta)
+	if (!a->meta || !a->meta->n_fields)
 		return;
+	if (!st->conf->take_meta) {
+		count(st, "ignored_dynamic_metadata");
+		return;
+	}
 	to = weft_info_meta(info, AUTHZ_NAMESPACE);
 	for (size_t i = 0; i < a->meta->n_fields; i++)
 		weft_struct_set(info->arena, to, a->meta->fields[i]->key,
@@ -117,8 +121,13 @@ static enum weft_flow allowed(struct authz_state *st, const struct authz_answer 
 
 static enum weft_flow decided(struct authz_state *st, const struct authz_answer *a)
 {
-	if (a->invalid && st->conf->validate) {
+	if (a->verdict == AUTHZ_DENIED) { /* also where it then is invalid */
+		count(st, "denied");
+		count_cluster(st, "ext_authz.denied", a->status);
+	}
+	if (a->rejected || (a->invalid && st->conf->validate)) {
 		count(st, "invalid");
+		count_cluster(st, "ext_authz.invalid", 0);
 		st->done = true;
 		weft_info_flag(weft_stream_info(st->s), WEFT_FLAG_UAEX);
 		return weft_stream_reply(st->s, 500, "ext_authz_invalid", NULL, NULL, NULL);
@@ -128,8 +137,6 @@ static enum weft_flow decided(struct authz_state *st, const struct authz_answer 
 	case AUTHZ_OK:
 		return allowed(st, a);
 	case AUTHZ_DENIED:
-		count(st, "denied");
-		count_cluster(st, "ext_authz.denied", a->status);
 		return refuse(st, a->status, "ext_authz_denied", a);
 	default:
 		return failed(st, a);
@@ -175,6 +182,7 @@ static enum weft_flow request(struct authz_state *st, const struct authz_route_c
 
 	st->service = route && route->service ? route->service : st->conf->service;
 	st->body = route && route->body ? *route->body : st->conf->body;
+	st->body.bytes = st->conf->body.bytes; /* the filter's word, as in Envoy */
 	st->buffering =
 		st->body.max && !(route && route->no_body) && !end && !weft_stream_upgrade(s);
 	if (!st->buffering)

@@ -72,6 +72,8 @@ static void put(struct weft_arena *a, struct authz_answer *ans, struct authz_cha
 	struct authz_change one = {.value = value, .value_n = value_n, .how = how};
 	char *low;
 
+	if (!name_n || (how == AUTHZ_REMOVE && !name_ok(name, name_n)))
+		return; /* no header has that name */
 	if (!name_ok(name, name_n) || !value_ok(value, value_n) || c->n == AUTHZ_MUTATIONS_MAX) {
 		ans->invalid = true;
 		return;
@@ -79,6 +81,16 @@ static void put(struct weft_arena *a, struct authz_answer *ans, struct authz_cha
 	low = weft_arena_strndup(a, name, name_n);
 	for (char *p = low; *p; p++)
 		*p = (char)tolower((unsigned char)*p);
+	if (c == &ans->request && ans->rules) {
+		enum weft_mutation_op op = how == AUTHZ_REMOVE ? WEFT_MUTATE_REMOVE
+					   : how == AUTHZ_SET  ? WEFT_MUTATE_SET
+							       : WEFT_MUTATE_APPEND;
+		enum weft_mutation may = weft_mutation_check(ans->rules, low, op);
+
+		ans->rejected |= may == WEFT_MUTATION_ERROR;
+		if (may != WEFT_MUTATION_OK)
+			return;
+	}
 	one.name = strcmp(low, "host") ? low : ":authority";
 	one.name_n = strlen(one.name);
 	if (is_framing(one.name))
@@ -123,10 +135,8 @@ static void options(struct weft_arena *a, struct authz_answer *ans, struct authz
 		const char *value;
 		size_t value_n;
 
-		if (!h || !h->key) {
-			ans->invalid = true;
+		if (!h || !h->key)
 			continue;
-		}
 		value = h->has_raw_value && h->raw_value.len ? (const char *)h->raw_value.data
 							     : h->value ?: "";
 		value_n = h->has_raw_value && h->raw_value.len ? h->raw_value.len : strlen(value);
@@ -198,10 +208,24 @@ static bool dropped(const struct authz_answer *a, const char *s, size_t n)
 	return false;
 }
 
+/* Envoy's word: a tilde is not. */
+static bool is_unreserved(char c)
+{
+	return isalnum((unsigned char)c) || (c && strchr("-._", c));
+}
+
+static bool all_unreserved(const char *s)
+{
+	while (is_unreserved(*s))
+		s++;
+	return !*s;
+}
+
+/* As the service wrote it, but for what would end the line. */
 static void escaped(struct evbuffer *b, const char *s)
 {
 	for (; *s; s++) {
-		if (isalnum((unsigned char)*s) || strchr("-._~", *s))
+		if (*s > ' ' && *s < 0x7f && *s != '#')
 			evbuffer_add(b, s, 1);
 		else
 			evbuffer_add_printf(b, "%%%02X", (unsigned char)*s);
@@ -291,6 +315,8 @@ static void read_ok(struct weft_arena *a, struct authz_answer *ans, const ok_msg
 	for (size_t i = 0; i < ans->n_query_set; i++) {
 		set[i].key = m->query_parameters_to_set[i]->key ?: "";
 		set[i].value = m->query_parameters_to_set[i]->value ?: "";
+		if (!all_unreserved(set[i].key) || !all_unreserved(set[i].value))
+			ans->invalid = true;
 	}
 	ans->query_remove = m->query_parameters_to_remove;
 	ans->n_query_remove = m->n_query_parameters_to_remove;
@@ -406,7 +432,7 @@ static void http_allowed(struct weft_arena *a, const struct authz_service *sv,
 			    AUTHZ_ADD);
 		if (authz_match(&sv->client_ok, f->name, f->name_len, false))
 			put(a, ans, &ans->response, f->name, f->name_len, f->value, f->value_len,
-			    AUTHZ_SET);
+			    AUTHZ_ADD);
 		if (authz_match(&sv->meta, f->name, f->name_len, false))
 			meta_put(a, ans, f);
 	}
@@ -458,6 +484,7 @@ const struct authz_answer *authz_read(const struct authz_state *st,
 	struct authz_answer *ans = weft_arena_alloc(weft_stream_arena(st->s), sizeof(*ans));
 
 	ans->verdict = AUTHZ_ERROR;
+	ans->rules = st->conf->rules;
 	if (st->service->grpc)
 		read_grpc(st, r, ans);
 	else

@@ -205,6 +205,19 @@ static int status_on_error(struct weft_cfg *c, const struct weft_path *at, const
 	return 0;
 }
 
+static int mutation_rules(struct weft_cfg *c, const struct weft_path *at, const authz_msg *m,
+			  struct authz_conf *conf)
+{
+	struct weft_path p = {at, "decoder_header_mutation_rules", -1};
+	struct weft_mutation_rules *r;
+
+	if (!m->decoder_header_mutation_rules)
+		return 0;
+	r = weft_arena_alloc(c->arena, sizeof(*r));
+	conf->rules = r;
+	return weft_mutation_rules_prepare(c, &p, m->decoder_header_mutation_rules, r);
+}
+
 int authz_prepare(struct weft_cfg *c, const struct weft_path *at, const ProtobufCMessage *msg,
 		  const void **ret)
 {
@@ -217,6 +230,7 @@ int authz_prepare(struct weft_cfg *c, const struct weft_path *at, const Protobuf
 	*ret = conf;
 	err |= body_settings(c, at, m->with_request_body, &conf->body);
 	err |= status_on_error(c, at, m, conf);
+	err |= mutation_rules(c, at, m, conf);
 	err |= matchers(c, at, "allowed_headers", m->allowed_headers, &conf->allowed);
 	err |= matchers(c, at, "disallowed_headers", m->disallowed_headers, &conf->disallowed);
 	if (m->filter_enabled_metadata) {

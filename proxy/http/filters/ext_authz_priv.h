@@ -2,6 +2,7 @@
 #pragma once
 #include "proxy/http/filter.h"
 #include "proxy/http/header_ops.h"
+#include "proxy/http/mutation_rules.h"
 #include "proxy/http/route.h"
 #include "proxy/policy/match.h"
 #include "proxy/upstream/pool.h"
@@ -51,6 +52,7 @@ struct authz_conf {
 	uint32_t enabled;	  /* per million */
 	uint32_t denied_body_max; /* 0: any */
 	const struct weft_metamatch *enabled_meta;
+	const struct weft_mutation_rules *rules; /* of request headers; NULL: any */
 	struct authz_matchers allowed, disallowed;
 	char **meta_ns, **route_meta_ns;
 	size_t n_meta_ns, n_route_meta_ns;
@@ -103,7 +105,9 @@ struct authz_answer { /* in the stream's arena */
 	char *const *query_remove;
 	size_t n_query_remove;
 	const Google__Protobuf__Struct *meta;
-	bool invalid; /* a change that no header may carry */
+	bool invalid;  /* a change that no header may carry */
+	bool rejected; /* one that the rules make an error */
+	const struct weft_mutation_rules *rules;
 };
 struct authz_state {
 	struct weft_stream *s;

@@ -1,4 +1,5 @@
-// An authorization service on grpc-go: answers what the header x-authz of the request asks for, and prints what it was told.
+// An authorization service on grpc-go: answers what the header x-authz of the request asks for, a word or a CheckResponse in JSON, and prints
+// what it was told.
 // authz_go: listens on a free port of loopback and prints it; one JSON line for each Check.
 package main
 
@@ -42,6 +43,19 @@ func (s *server) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Che
 	fmt.Println(strings.ReplaceAll(string(line), "\n", " "))
 	s.mu.Unlock()
 	h := r.GetAttributes().GetRequest().GetHttp().GetHeaders()
+	if h == nil {
+		h = map[string]string{}
+	}
+	for _, v := range r.GetAttributes().GetRequest().GetHttp().GetHeaderMap().GetHeaders() {
+		h[v.GetKey()] = string(v.GetRawValue())
+	}
+	if strings.HasPrefix(h["x-authz"], "{") {
+		answer := &authv3.CheckResponse{}
+		if err := protojson.Unmarshal([]byte(h["x-authz"]), answer); err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+		return answer, nil
+	}
 	ok := &rpc.Status{Code: int32(codes.OK)}
 	no := &rpc.Status{Code: int32(codes.PermissionDenied)}
 	meta, _ := structpb.NewStruct(map[string]any{"who": "tester", "n": 7})

@@ -304,6 +304,64 @@ static void mutations(void **state)
 	shut(e);
 }
 
+#define RULES(body) GRPC(", decoder_header_mutation_rules: {" body "}")
+#define OPT(name)   "{header: {key: " name ", value: new}}"
+static void mutation_rules(void **state)
+{
+	static const char all[] =
+		"ok_response: {headers: [" OPT("x-a") ", " OPT("x-envoy-b") ", " OPT(
+			"host") ", " OPT("':path'") "], headers_to_remove: [x-secret]}";
+	static const char ask[] = "GET /old HTTP/1.1\r\nhost: a\r\nx-secret: s\r\n\r\n";
+	static const struct {
+		const char *conf;
+		bool a, b, host, path, removed;
+	} v[] = {
+		{GRPC(""), true, true, true, true, true},
+		{RULES(""), true, false, false, true, true},
+		{RULES("allow_all_routing: true"), true, false, true, true, true},
+		{RULES("allow_envoy: true"), true, true, false, true, true},
+		{RULES("disallow_system: true"), true, false, false, false, true},
+		{RULES("disallow_all: true"), false, false, false, false, false},
+		{RULES("disallow_all: true, allow_expression: {regex: 'x-a|host'}"), true, false,
+		 true, false, false},
+		{RULES("disallow_expression: {regex: 'x-[a-z]+'}, allow_expression: {regex: "
+		       "'x-.*'}"),
+		 false, true, false, true, false},
+	};
+
+	for (size_t i = 0; i < sizeof(v) / sizeof(*v); i++) {
+		struct env *e = open_with(v[i].conf, NULL);
+
+		say(e, ask);
+		check_answer(e, all);
+		assert_int_equal(strstr(term.last_headers, "x-a=new\n") != NULL, v[i].a);
+		assert_int_equal(strstr(term.last_headers, "x-envoy-b=new\n") != NULL, v[i].b);
+		assert_int_equal(strstr(term.last_headers, ":authority=new\n") != NULL, v[i].host);
+		assert_int_equal(strstr(term.last_headers, ":path=new\n") != NULL, v[i].path);
+		assert_int_equal(strstr(term.last_headers, "x-secret=s\n") == NULL, v[i].removed);
+		shut(e);
+	}
+}
+
+static void mutation_errors(void **state)
+{
+	static const char *const v[] = {"ok_response: {headers: [" OPT("x-envoy-b") "]}",
+					"ok_response: {headers_to_remove: [':path']}",
+					"ok_response: {headers: [" OPT("x-a") "]}"};
+
+	for (int i = 0; i < 3; i++) {
+		struct env *e = open_with(RULES("disallow_is_error: true"), NULL);
+
+		say(e, GET("/"));
+		check_answer(e, v[i]);
+		if (i < 2)
+			assert_true(has(e, "HTTP/1.1 500"));
+		else
+			term_answer(e);
+		shut(e);
+	}
+}
+
 static void metadata_of_answers(void **state)
 {
 	static const char ok[] = "{ok_response: {}, dynamic_metadata: {who: me}}";
@@ -317,6 +375,25 @@ static void metadata_of_answers(void **state)
 	say(e, GET("/"));
 	check_answer(e, ok);
 	assert_null(meta_string(AUTHZ_NAMESPACE, "who"));
+	assert_int_equal(named("http", "t", "ext_authz.ignored_dynamic_metadata"), 1);
+	shut(e);
+}
+
+/* Parameters go as they were written, but for what would end the line. */
+static void parameters(void **state)
+{
+	static const char ok[] =
+		"ok_response: {query_parameters_to_set: [{key: b, value: 'x y/z%20'}]}";
+	struct env *e = open_with(GRPC(""), NULL);
+
+	say(e, GET("/?a=1"));
+	check_answer(e, ok);
+	assert_non_null(strstr(term.last_headers, ":path=/?a=1&b=x%20y/z%20\n"));
+	shut(e);
+	e = open_with(GRPC(", validate_mutations: true"), NULL);
+	say(e, GET("/?a=1"));
+	check_answer(e, ok);
+	assert_true(has(e, "HTTP/1.1 500"));
 	shut(e);
 }
 
@@ -470,7 +547,10 @@ int main(void)
 		cmocka_unit_test(settings_of_routes),
 		cmocka_unit_test(route_is_found_again),
 		cmocka_unit_test(mutations),
+		cmocka_unit_test(mutation_rules),
+		cmocka_unit_test(mutation_errors),
 		cmocka_unit_test(metadata_of_answers),
+		cmocka_unit_test(parameters),
 		cmocka_unit_test(denied_bodies_are_cut),
 		cmocka_unit_test(by_metadata),
 		cmocka_unit_test(charges_the_cluster),
