@@ -273,6 +273,7 @@ static int prepare_headers(struct weft_cfg *c, const struct weft_path *at, const
 	conf->proxy_100 = m->proxy_100_continue;
 	conf->append_overload = m->append_local_overload;
 	conf->bypass_overload = x && x->bypass_overload;
+	conf->modify_only = x && x->modify_only;
 	conf->tracing = m->tracing;
 	if (weft_cfg_bool(m->add_user_agent, false) && x) {
 		conf->user_agent = dup_or_null(c, x->cluster);

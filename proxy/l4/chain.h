@@ -44,6 +44,7 @@ struct weft_net_context { /* what filters' prepare gets beside the message: a po
 	void *routes;  /* RDS subscriptions of the process: struct weft_route_tables (http) */
 	const char *cluster, *node; /* of the bootstrap's node: add_user_agent; NULL */
 	bool bypass_overload; /* bypass_overload_manager */
+	bool modify_only;     /* drain_type */
 	const char *http_prefix;    /* stat_prefix of the connection manager that is prepared */
 };
 /* filters[]: envoy.config.listener.v3.Filter. Checks: names, one terminal, last. */

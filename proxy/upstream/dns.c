@@ -2,6 +2,7 @@
 #include "proxy/upstream/dns.h"
 
 #include "proxy/core/worker.h"
+#include "proxy/upstream/dns_default.h"
 #include "xds/proto/envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.pb-c.h"
 
 #include <errno.h>
@@ -77,6 +78,28 @@ static int read_cares(struct weft_cfg *c, const struct weft_path *at, const Care
 	return read_servers(c, &servers, m->resolvers, m->n_resolvers, ret);
 }
 
+/* Of clusters that say nothing of it; what it points to lives as long as the program. */
+static struct weft_resolver_conf dflt;
+static bool has_dflt;
+
+int weft_dns_default(struct weft_cfg *c, const struct weft_path *at,
+		     const Envoy__Config__Core__V3__TypedExtensionConfig *m)
+{
+	struct weft_path typed = {at, "typed_dns_resolver_config", -1};
+	struct weft_path any = {&typed, "typed_config", -1};
+	const ProtobufCMessage *conf;
+
+	has_dflt = false;
+	memset(&dflt, 0, sizeof(dflt));
+	if (!m)
+		return 0;
+	conf = weft_cfg_any(c, &any, m->typed_config, &CARES);
+	if (!conf || read_cares(c, &any, (const Cares *)conf, &dflt))
+		return -EINVAL;
+	has_dflt = true;
+	return 0;
+}
+
 static int read_resolver(struct weft_cfg *c, const struct weft_path *at, const Cluster *m,
 			 struct weft_resolver_conf *ret)
 {
@@ -96,6 +119,10 @@ static int read_resolver(struct weft_cfg *c, const struct weft_path *at, const C
 		read_options(m->dns_resolution_config->dns_resolver_options, ret);
 		return read_servers(c, &servers, m->dns_resolution_config->resolvers,
 				    m->dns_resolution_config->n_resolvers, ret);
+	}
+	if (has_dflt && !m->n_dns_resolvers && !m->use_tcp_for_dns_lookups) {
+		*ret = dflt;
+		return 0;
 	}
 	ret->use_tcp = m->use_tcp_for_dns_lookups;
 	return read_servers(c, &old, m->dns_resolvers, m->n_dns_resolvers, ret);

@@ -344,10 +344,23 @@ static int logs_prepare(struct waypoint_admin *a, struct weft_errs *errs)
 	return m ? weft_access_logs_prepare(&c, &pl, m->access_log, m->n_access_log, &a->logs) : 0;
 }
 
-static int logs_open(struct waypoint_admin *a, struct weft_err *reterr)
+/* Options of its socket, where it is of the bootstrap. */
+static int options_prepare(struct waypoint *w, struct weft_listen_conf *lc, struct weft_errs *errs)
+{
+	const Envoy__Config__Bootstrap__V3__Admin *m = w->boot.msg->admin;
+	struct weft_path at = {NULL, "admin", -1};
+	struct weft_cfg c = {
+		.arena = w->boot.arena, .errs = errs, .marks = w->boot.marks, .file = true};
+
+	return m && !w->opt.admin_path
+		       ? lsockopts_prepare(&c, &at, m->socket_options, m->n_socket_options, lc)
+		       : 0;
+}
+
+static int prepare(struct waypoint_admin *a, struct weft_listen_conf *lc, struct weft_err *reterr)
 {
 	struct weft_errs *errs = weft_xcalloc(1, sizeof(*errs));
-	int err = logs_prepare(a, errs);
+	int err = logs_prepare(a, errs) | options_prepare(a->w, lc, errs);
 
 	if (err)
 		*reterr = errs->v[0];
@@ -390,7 +403,7 @@ int waypoint_admin_check(struct waypoint *w, struct weft_errs *errs, struct weft
 			 "is TCP, which every user of this host can reach: --admin-token-file FILE "
 			 "is needed to start");
 	}
-	if (logs_prepare(&a, errs))
+	if (logs_prepare(&a, errs) || options_prepare(w, &lc, errs))
 		rc = -EINVAL;
 	return rc < 0 ? -EINVAL : 0;
 }
@@ -426,7 +439,7 @@ struct waypoint_admin *waypoint_admin_new(struct waypoint *w, struct weft_err *r
 	a = weft_xcalloc(1, sizeof(*a));
 	a->w = w;
 	a->arena = weft_arena_new(0);
-	if (logs_open(a, reterr) || weft_listen(&lc, &fd, reterr) < 0)
+	if (prepare(a, &lc, reterr) || weft_listen(&lc, &fd, reterr) < 0)
 		goto fail;
 	at = lc.addr;
 	if (lc.unix_path)

@@ -1,7 +1,9 @@
 /* The bootstrap file: read, merged, checked. */
 #include "proxy/waypoint/waypoint.h"
 
+#include "proxy/upstream/dns_default.h"
 #include "proxy/waypoint/overload.h"
+#include "xds/proto/envoy/extensions/regex_engines/v3/google_re2.pb-c.h"
 #include "xds/wire.h"
 #include "xds/yaml.h"
 #include <errno.h>
@@ -144,6 +146,23 @@ static int runtime(struct weft_cfg *c, struct bootstrap *b)
 	return err;
 }
 
+/* The one engine there is takes the place of re2. */
+static int regex_engine(struct weft_cfg *c, const boot_msg *m)
+{
+	struct weft_path p = {NULL, "default_regex_engine", -1}, pt = {&p, "typed_config", -1};
+	const ProtobufCMessage *any;
+
+	if (!m->default_regex_engine)
+		return 0;
+	any = weft_cfg_any(c, &pt, m->default_regex_engine->typed_config, NULL);
+	if (!any)
+		return -EINVAL;
+	if (any->descriptor != &envoy__extensions__regex_engines__v3__google_re2__descriptor)
+		return weft_cfg_fail(c, &pt, "%s is not a regex engine that is supported",
+				     any->descriptor->name);
+	return 0;
+}
+
 /* What the command line says of the node. */
 static void node_options(struct bootstrap *b, const struct waypoint_options *opt)
 {
@@ -223,6 +242,9 @@ int bootstrap_load(const struct waypoint_options *opt, struct bootstrap *ret,
 	node_options(ret, opt);
 	err = weft_cfg_check(&c, NULL, &ret->msg->base);
 	err |= runtime(&c, ret);
+	if (!err)
+		err = regex_engine(&c, ret->msg) |
+		      weft_dns_default(&c, NULL, ret->msg->typed_dns_resolver_config);
 	if (!err)
 		err = overload_prepare(&c, ret->msg->overload_manager, &ret->overload, ret);
 	err |= bad;

@@ -50,6 +50,7 @@ struct lconf {
 	struct weft_listen_conf addr[LISTENER_ADDRS_MAX];
 	unsigned n_addr;
 	bool bind, reuse_port, use_original_dst, continue_on_timeout, ignore_global_limit, bypass_overload;
+	bool modify_only; /* drain_type: connections are not told of the process's end */
 	unsigned filters_ms, max_accept;
 	uint32_t buffer_bytes;
 	const struct lfilter *filter;
@@ -79,6 +80,10 @@ struct lconf_in {
 	bool from_xds;
 	const Envoy__Config__Core__V3__Node *node; /* the bootstrap's; NULL */
 };
+/* "socket_options" of what is at `at`. */
+int lsockopts_prepare(struct weft_cfg *c, const struct weft_path *at,
+		      Envoy__Config__Core__V3__SocketOption *const *v, size_t n,
+		      struct weft_listen_conf *to);
 int lconf_new(struct weft_cfg *c, const struct weft_path *at, const struct lconf_in *in,
 	      struct lconf **ret);
 void lconf_ref(struct lconf *l);

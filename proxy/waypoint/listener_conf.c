@@ -63,9 +63,9 @@ void lconf_unref(struct lconf *l)
 }
 
 /* ---- addresses and socket options */
-static int sockopts(struct weft_cfg *c, const struct weft_path *at,
-		    Envoy__Config__Core__V3__SocketOption *const *v, size_t n,
-		    struct weft_listen_conf *to)
+int lsockopts_prepare(struct weft_cfg *c, const struct weft_path *at,
+		      Envoy__Config__Core__V3__SocketOption *const *v, size_t n,
+		      struct weft_listen_conf *to)
 {
 	struct weft_sockopt *o = weft_arena_alloc(c->arena, (n + 1) * sizeof(*o));
 	size_t i;
@@ -156,6 +156,7 @@ static int addrs_prepare(struct weft_cfg *c, const struct weft_path *at, struct 
 					    &l->addr[l->n_addr++]);
 	}
 	for (i = 0; i < l->n_addr; i++) {
+		const Envoy__Config__Core__V3__SocketOptionsOverride *own;
 		struct weft_listen_conf *a = &l->addr[i];
 
 		a->backlog = weft_cfg_u32(m->tcp_backlog_size, 0);
@@ -164,7 +165,16 @@ static int addrs_prepare(struct weft_cfg *c, const struct weft_path *at, struct 
 		a->freebind = weft_cfg_bool(m->freebind, false);
 		a->mptcp = m->enable_mptcp;
 		a->reuse_port = l->reuse_port && !a->unix_path;
-		err |= sockopts(c, at, m->socket_options, m->n_socket_options, a);
+		own = i ? m->additional_addresses[i - 1]->socket_options : NULL;
+		if (own) {
+			struct weft_path pi = {at, "additional_addresses", (int)i - 1},
+					 po = {&pi, "socket_options", -1};
+
+			err |= lsockopts_prepare(c, &po, own->socket_options, own->n_socket_options,
+						 a);
+		} else {
+			err |= lsockopts_prepare(c, at, m->socket_options, m->n_socket_options, a);
+		}
 	}
 	return err ? -EINVAL : 0;
 }
@@ -360,6 +370,8 @@ static int everything(struct weft_cfg *c, const struct weft_path *at, const stru
 	l->buffer_bytes = weft_cfg_u32(m->per_connection_buffer_limit_bytes, 1 << 20);
 	l->max_accept = weft_cfg_u32(m->max_connections_to_accept_per_socket_event, 0);
 	l->ignore_global_limit = m->ignore_global_conn_limit;
+	l->modify_only = l->context.modify_only =
+		m->drain_type == ENVOY__CONFIG__LISTENER__V3__LISTENER__DRAIN_TYPE__MODIFY_ONLY;
 	l->bypass_overload = l->context.bypass_overload = m->bypass_overload_manager;
 	l->context.listener_name = l->name;
 	l->context.routes = in->routes;

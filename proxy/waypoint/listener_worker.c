@@ -362,6 +362,8 @@ void wlisteners_drain(struct wlisteners *ws, bool stop, bool inbound_only)
 	}
 	for (c = TAILQ_FIRST(&ws->confs); c; c = next) {
 		next = TAILQ_NEXT(c, link);
+		if (c->l->modify_only)
+			continue;
 		if (!inbound_only || c->l->msg->traffic_direction ==
 					     ENVOY__CONFIG__CORE__V3__TRAFFIC_DIRECTION__INBOUND)
 			conf_drain(c);

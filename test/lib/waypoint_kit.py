@@ -98,7 +98,7 @@ class Proxy:
         self.config_path = os.path.join(WORK, self.name + ".json")
         self.log_path = os.path.join(WORK, self.name + ".log")
         config = dict(config)
-        config["admin"] = {"address": {"pipe": {"path": self.admin_path}}}
+        config["admin"] = {**config.get("admin", {}), "address": {"pipe": {"path": self.admin_path}}}
         config.setdefault("node", {"id": "n", "cluster": "c"})
         with open(self.config_path, "w", encoding="utf-8") as f:
             json.dump(config, f)

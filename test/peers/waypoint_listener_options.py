@@ -113,14 +113,15 @@ def mptcp_is_there():
 
 
 def options(kind):
-    names = ("plain", "freebind", "transparent", "fastopen", "alone", "mptcp", "v1", "v1on", "both", "extra")
+    names = ("plain", "freebind", "transparent", "fastopen", "alone", "mptcp", "v1", "v1on", "both", "extra", "own")
     P = dict(zip(names, free_ports(len(names))))
     mine = lambda name, **more: listener(name, P[name], HELLO, **more)
     keep = [{"level": 1, "name": 9, "int_value": 1}, {"level": 6, "name": 4, "int_value": 77}, {"level": 6, "name": 5, "buf_value": "BwAAAA=="}]
     ls = [mine("plain"), mine("freebind", freebind=True), mine("transparent", transparent=True),
           mine("fastopen", tcp_fast_open_queue_length=7), mine("alone", enable_reuse_port=False),
           mine("v1", deprecated_v1={"bind_to_port": False}), mine("v1on", deprecated_v1={"bind_to_port": True}),
-          mine("both", socket_options=keep, additional_addresses=[{"address": where(P["extra"])}])]
+          mine("both", socket_options=keep, additional_addresses=[
+              {"address": where(P["extra"])}, {"address": where(P["own"]), "socket_options": {"socket_options": [keep[0], {**keep[1], "int_value": 55}]}}])]
     ls[1]["address"] = where(P["freebind"], "192.0.2.77")
     if mptcp_is_there():
         ls.append(mine("mptcp", enable_mptcp=True))
@@ -137,7 +138,7 @@ def sockets():
     plain = ours["plain"]
     for name, what, want in (("freebind", "freebind", [1]), ("transparent", "transparent", [1]), ("fastopen", "fastopen", [7]),
                              ("both", "keepalive", [1]), ("both", "idle", [77]), ("both", "interval", [7]),
-                             ("extra", "keepalive", [1]), ("extra", "idle", [77])):
+                             ("extra", "keepalive", [1]), ("extra", "idle", [77]), ("own", "idle", [55])):
         tap.ok(ours[name][what] == want and plain[what] != want, "%s: the socket is told %s" % (name, what), ours[name], plain)
     tap.same((plain["sockets"], ours["alone"]["sockets"], plain["reuseport"], ours["alone"]["reuseport"]), (2, 1, [1], [0]),
              "enable_reuse_port off: one socket for all workers")
@@ -150,6 +151,75 @@ def sockets():
     real = options("envoy")
     for name, v in ours.items():
         tap.same(v, real[name], "%s: as Envoy's sockets" % name)
+
+
+def admin_socket(p):
+    with open("/proc/net/unix", encoding="utf-8") as f:
+        inodes = {w[6] for w in (line.split() for line in f) if w[-1] == p.admin_path and w[5] == "01" and w[3] == "00010000"}
+    pidfd = libc.syscall(PIDFD_OPEN, p.p.pid, 0)
+    for n in os.listdir("/proc/%d/fd" % p.p.pid):
+        try:
+            if os.readlink("/proc/%d/fd/%s" % (p.p.pid, n))[8:-1] in inodes:
+                fd = libc.syscall(PIDFD_GETFD, pidfd, int(n), 0)
+                os.close(pidfd)
+                return socket.socket(fileno=fd)
+        except OSError:
+            pass
+    return None
+
+
+# ---- the rest of the bootstrap
+def names():
+    """A server of names: whatever is asked is 127.0.0.1"""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("127.0.0.1", 0))
+    asked = []
+
+    def run():
+        while True:
+            q, who = s.recvfrom(4096)
+            end = q.index(b"\0", 12) + 5
+            kind = q[end - 4:end - 2]
+            asked.append(q[12:end - 5])
+            a = b"\xc0\x0c" + kind + b"\0\1" + b"\0\0\0\x3c" + b"\0\4" + socket.inet_aton("127.0.0.1") if kind == b"\0\1" else b""
+            s.sendto(q[:2] + b"\x81\x80\0\1" + (b"\0\1" if a else b"\0\0") + b"\0\0\0\0" + q[12:end] + a, who)
+    threading.Thread(target=run, daemon=True).start()
+    return s.getsockname()[1], asked
+
+
+def rest(kind):
+    P, (dns, asked) = free_ports(3), names()
+    by_name = cluster("named", 0, type="STRICT_DNS", dns_lookup_family="V4_ONLY")
+    by_name["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = where(ECHO, "some.where.test")
+    cares = {"name": "cares", "typed_config": {"@type": T + ".extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                                               "resolvers": [where(dns)], "dns_resolver_options": {"no_default_search_domain": True}}}
+    regex = say("/", 200, "r")
+    regex["match"] = {"safe_regex": {"regex": "/a+"}}
+    ls = [listener("tcp", P[0], {"filters": [tcp("t", cluster="named")]}), listener("a", P[1], chain(hcm([regex]))),
+          listener("only", P[2], HELLO, drain_type="MODIFY_ONLY")]
+    p = Proxy(bootstrap(ls, [by_name], typed_dns_resolver_config=cares, admin={"socket_options": [{"level": 1, "name": 16, "int_value": 1}]},
+                        default_regex_engine={"name": "re2", "typed_config": {"@type": T + ".extensions.regex_engines.v3.GoogleRE2"}}),
+              kind, name="rest-" + kind)
+    out = {"echo": echoes(P[0]), "asked": b"some" in b"".join(asked), "regex": [ask(P[1], "/aaa").status, ask(P[1], "/b").status]}
+    s = admin_socket(p)
+    out["admin"] = s.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED) if s else None
+    s.close()
+    p.admin("/healthcheck/fail", "POST")
+    out["fail"] = [ask(x, "/a").get("connection") for x in P[1:]]
+    p.admin("/healthcheck/ok", "POST")
+    out["ok"] = [ask(x, "/a").get("connection") for x in P[1:]]
+    p.stop()
+    return out
+
+
+def of_bootstrap():
+    ours = rest("weft")
+    tap.same((ours["echo"], ours["asked"]), (True, True), "typed_dns_resolver_config: for clusters that have none of their own")
+    tap.same((ours["regex"], ours["admin"]), ([200, 404], 1), "default_regex_engine re2; socket_options of the admin")
+    tap.same((ours["fail"], ours["ok"]), (["close", None], [None, None]), "drain_type MODIFY_ONLY: a failed health check does not end connections")
+    real = rest("envoy")
+    for name, v in ours.items():
+        tap.same(v, real[name], "bootstrap, %s: as in Envoy" % name)
 
 
 # ---- what is accepted in one event
@@ -584,7 +654,7 @@ def hbone():
 
 def main():
     only = sys.argv[1:]
-    for part in (sockets, accepted_per_event, filter_disabled, listener_filters, network_filters, overload, hbone):
+    for part in (sockets, accepted_per_event, filter_disabled, listener_filters, network_filters, overload, of_bootstrap, hbone):
         if only and part.__name__ not in only:
             continue
         try:
