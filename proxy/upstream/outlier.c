@@ -372,7 +372,7 @@ static void check_time(struct weft_outlier *o, struct weft_host *h, uint64_t now
 static void forget(const struct weft_outlier *o, struct weft_host *h, uint64_t now)
 {
 	if (!ejected(h) && h->outlier->times &&
-	    now - h->outlier->back_ns >= (uint64_t)o->conf->interval_ms * 900000)
+	    now >= h->outlier->back_ns + (uint64_t)o->conf->interval_ms * 900000)
 		h->outlier->times--;
 }
 
