@@ -3,7 +3,6 @@
 #include "proxy/core/arena.h"
 #include <assert.h>
 #include <errno.h>
-#include <openssl/bio.h>
 #include <openssl/err.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -55,20 +54,10 @@ struct weft_tls_sess *weft_tls_sess_of(SSL *ssl)
 
 static int put_pending(struct weft_tls_sess *t, const void *p, size_t n)
 {
-	if (t->pend_n + n > PEND_MAX)
+	if (t->pend.n + n > PEND_MAX)
 		return -ENOBUFS;
 	t->lazy = false;
-	if (t->pend_off + t->pend_n + n > t->pend_cap) {
-		if (t->pend_off > 0)
-			memmove(t->pend, t->pend + t->pend_off, t->pend_n);
-		t->pend_off = 0;
-		if (t->pend_n + n > t->pend_cap) {
-			t->pend_cap = t->pend_n + n;
-			t->pend = weft_xrealloc(t->pend, t->pend_cap);
-		}
-	}
-	memcpy(t->pend + t->pend_off + t->pend_n, p, n);
-	t->pend_n += n;
+	weft_tls_pend_put(&t->pend, p, n);
 	return 0;
 }
 
@@ -90,30 +79,13 @@ static int bio_write(BIO *b, const char *p, int n)
 static int bio_read(BIO *b, char *dst, int n)
 {
 	struct weft_tls_sess *t = BIO_get_data(b);
-	size_t k = n < 0 ? 0 : (size_t)n;
 
-	BIO_clear_retry_flags(b);
-	if (k > t->in_n)
-		k = t->in_n;
-	if (k == 0) {
-		BIO_set_retry_read(b);
-		return -1;
-	}
-	memcpy(dst, t->in, k);
-	t->in += k;
-	t->in_n -= k;
-	return (int)k;
+	return weft_tls_in_read(&t->in, b, dst, n, false);
 }
 
 static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
 {
 	return cmd == BIO_CTRL_FLUSH;
-}
-
-static int bio_create(BIO *b)
-{
-	BIO_set_init(b, 1);
-	return 1;
 }
 
 static void setup_once(void)
@@ -122,12 +94,8 @@ static void setup_once(void)
 
 	assert(r == 0);
 	ex_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-	bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weft_io");
+	bio_method = weft_tls_bio_method("weft_io", bio_write, bio_read, bio_ctrl);
 	assert(ex_index >= 0 && bio_method);
-	BIO_meth_set_write(bio_method, bio_write);
-	BIO_meth_set_read(bio_method, bio_read);
-	BIO_meth_set_ctrl(bio_method, bio_ctrl);
-	BIO_meth_set_create(bio_method, bio_create);
 }
 
 static struct scratch *scratch_get(void)
@@ -214,7 +182,7 @@ void weft_tls_sess_free(struct weft_tls_sess *t, bool notify)
 	free(t->ids);
 	free(t->alpn);
 	free(t->note);
-	free(t->pend);
+	free(t->pend.p);
 	free(t->carry);
 	free(t);
 }
@@ -266,26 +234,26 @@ static ssize_t send_some(const struct weft_tls_sess *t, const uint8_t *p, size_t
 
 bool weft_tls_sess_pending(const struct weft_tls_sess *t)
 {
-	return t->pend_n > 0 && !t->lazy;
+	return t->pend.n > 0 && !t->lazy;
 }
 
 static void pend_drop(struct weft_tls_sess *t)
 {
-	free(t->pend);
-	t->pend = NULL;
-	t->pend_off = t->pend_n = t->pend_cap = 0;
+	free(t->pend.p);
+	t->pend.p = NULL;
+	t->pend.off = t->pend.n = t->pend.cap = 0;
 	t->lazy = false;
 }
 
 static int flush_pending(struct weft_tls_sess *t)
 {
 	while (weft_tls_sess_pending(t)) {
-		ssize_t k = send_some(t, t->pend + t->pend_off, t->pend_n);
+		ssize_t k = send_some(t, t->pend.p + t->pend.off, t->pend.n);
 
 		if (k < 0)
 			return (int)k;
-		t->pend_off += (size_t)k;
-		t->pend_n -= (size_t)k;
+		t->pend.off += (size_t)k;
+		t->pend.n -= (size_t)k;
 	}
 	if (!t->lazy)
 		pend_drop(t);
@@ -299,11 +267,11 @@ static void out_begin(struct weft_tls_sess *t)
 
 	s->out_n = 0;
 	if (t->lazy) {
-		memcpy(s->out, t->pend, t->pend_n);
-		s->out_n = t->pend_n;
+		memcpy(s->out, t->pend.p, t->pend.n);
+		s->out_n = t->pend.n;
 		pend_drop(t);
 	}
-	s->out_owner = t->pend_n == 0 ? t : NULL; /* order is kept */
+	s->out_owner = t->pend.n == 0 ? t : NULL; /* order is kept */
 }
 
 /* Tickets alone are worth no packet: they go with the first answer. As Envoy's. */
@@ -314,10 +282,10 @@ static void out_hold(struct weft_tls_sess *t)
 	s->out_owner = NULL;
 	if (s->out_n == 0)
 		return;
-	t->pend = weft_xrealloc(NULL, s->out_n);
-	memcpy(t->pend, s->out, s->out_n);
-	t->pend_n = t->pend_cap = s->out_n;
-	t->pend_off = 0;
+	t->pend.p = weft_xrealloc(NULL, s->out_n);
+	memcpy(t->pend.p, s->out, s->out_n);
+	t->pend.n = t->pend.cap = s->out_n;
+	t->pend.off = 0;
 	t->lazy = true;
 }
 
@@ -340,17 +308,17 @@ static int out_end(struct weft_tls_sess *t)
 	rest = s->out_n - (size_t)k;
 	if (rest == 0)
 		return 0;
-	t->pend_n = rest;
-	t->pend_off = 0;
-	t->pend_cap = rest;
+	t->pend.n = rest;
+	t->pend.off = 0;
+	t->pend.cap = rest;
 	if (rest >= SWAP_BYTES) {
-		t->pend = s->out;
-		t->pend_off = (size_t)k;
-		t->pend_cap = OUT_BYTES + OUT_SLACK;
+		t->pend.p = s->out;
+		t->pend.off = (size_t)k;
+		t->pend.cap = OUT_BYTES + OUT_SLACK;
 		s->out = NULL;
 	} else {
-		t->pend = weft_xrealloc(NULL, rest);
-		memcpy(t->pend, s->out + k, rest);
+		t->pend.p = weft_xrealloc(NULL, rest);
+		memcpy(t->pend.p, s->out + k, rest);
 	}
 	return -EAGAIN;
 }
@@ -439,22 +407,22 @@ static int fill(struct weft_tls_sess *t)
 	ssize_t n;
 
 	if (t->carry) {
-		t->in = t->carry;
-		t->in_n = t->carry_n;
+		t->in.p = t->carry;
+		t->in.n = t->carry_n;
 		return 1;
 	}
 	n = recv(fd_of(t), scratch_get()->in, IN_BYTES, 0);
 	if (n <= 0)
 		return n < 0 ? -errno : 0;
-	t->in = scratch->in;
-	t->in_n = (size_t)n;
+	t->in.p = scratch->in;
+	t->in.n = (size_t)n;
 	return 1;
 }
 
 static void fill_done(struct weft_tls_sess *t)
 {
-	t->in = NULL;
-	t->in_n = 0;
+	t->in.p = NULL;
+	t->in.n = 0;
 	free(t->carry);
 	t->carry = NULL;
 	t->carry_n = 0;
@@ -483,7 +451,7 @@ static ssize_t decrypt(struct weft_tls_sess *t, int *ret_err)
 	ERR_clear_error();
 	while (e == SSL_ERROR_NONE) {
 		size_t pending = (size_t)SSL_pending(t->ssl), at = 0;
-		size_t want = t->in_n > pending ? t->in_n : pending;
+		size_t want = t->in.n > pending ? t->in.n : pending;
 		struct evbuffer_iovec v;
 
 		if (want < RESERVE_MIN)
@@ -556,7 +524,7 @@ static int finish(struct weft_tls_sess *t)
 	t->ids = NULL;
 	free(t->alpn);
 	t->alpn = NULL;
-	if (t->in_n > 0)
+	if (t->in.n > 0)
 		t->io->stat.rx += (uint64_t)decrypt(t, &err);
 	return err < 0 ? err : 1;
 }

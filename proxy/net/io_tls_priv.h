@@ -2,17 +2,16 @@
 #pragma once
 #include "proxy/net/io_priv.h"
 #include "proxy/net/io_tls.h"
+#include "proxy/net/tls_bio.h"
 #include <openssl/ssl.h>
 
 struct weft_tls_sess {
 	struct weft_io *io;
 	SSL *ssl;
 	/* ciphertext that the socket did not take */
-	uint8_t *pend;
-	size_t pend_off, pend_n, pend_cap;
+	struct weft_tls_pend pend;
 	/* ciphertext being read; only within a call */
-	const uint8_t *in;
-	size_t in_n;
+	struct weft_tls_in in;
 	uint8_t *carry; /* read ahead by others, for the first call */
 	size_t carry_n;
 	uint8_t *alpn; /* server: wire form */

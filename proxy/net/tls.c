@@ -1,9 +1,9 @@
 #include "proxy/net/tls_int.h"
 
 #include "proxy/core/arena.h"
+#include "proxy/net/tls_bio.h"
 #include <assert.h>
 #include <errno.h>
-#include <openssl/bio.h>
 #include <openssl/err.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -31,12 +31,10 @@ struct weft_tls {
 	char *peer;
 	char *detail;
 	/* ciphertext that the socket did not take, or that was made outside of a reserve..flush */
-	uint8_t *pend;
-	size_t pend_off, pend_n, pend_cap;
+	struct weft_tls_pend pend;
 	/* ciphertext being read: set only within weft_tls_read and weft_tls_handshake; what a
 	 * handshake leaves is carried */
-	const uint8_t *in;
-	size_t in_n;
+	struct weft_tls_in in;
 	bool in_eof;
 	uint8_t *carry;
 	size_t carry_n;
@@ -68,16 +66,10 @@ static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
 	case BIO_CTRL_FLUSH:
 		return 1;
 	case BIO_CTRL_EOF:
-		return t->in_eof && t->in_n == 0;
+		return t->in_eof && t->in.n == 0;
 	default:
 		return 0;
 	}
-}
-
-static int bio_create(BIO *b)
-{
-	BIO_set_init(b, 1);
-	return 1;
 }
 
 static void setup_once(void)
@@ -85,12 +77,8 @@ static void setup_once(void)
 	int r = pthread_key_create(&scratch_key, scratch_free);
 
 	assert(r == 0);
-	bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weft");
+	bio_method = weft_tls_bio_method("weft", bio_write, bio_read, bio_ctrl);
 	assert(bio_method);
-	BIO_meth_set_write(bio_method, bio_write);
-	BIO_meth_set_read(bio_method, bio_read);
-	BIO_meth_set_ctrl(bio_method, bio_ctrl);
-	BIO_meth_set_create(bio_method, bio_create);
 	ex_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
 	assert(ex_index >= 0);
 }
@@ -145,38 +133,17 @@ static int bio_write(BIO *b, const char *p, int n)
 		scratch->out_n += (size_t)n;
 		return n;
 	}
-	if (t->pend_n + (size_t)n > PENDING_MAX)
+	if (t->pend.n + (size_t)n > PENDING_MAX)
 		return -1;
-	if (t->pend_off + t->pend_n + (size_t)n > t->pend_cap) {
-		if (t->pend_off > 0)
-			memmove(t->pend, t->pend + t->pend_off, t->pend_n);
-		t->pend_off = 0;
-		if (t->pend_n + (size_t)n > t->pend_cap) {
-			t->pend_cap = t->pend_n + (size_t)n;
-			t->pend = weft_xrealloc(t->pend, t->pend_cap);
-		}
-	}
-	memcpy(t->pend + t->pend_off + t->pend_n, p, (size_t)n);
-	t->pend_n += (size_t)n;
+	weft_tls_pend_put(&t->pend, p, (size_t)n);
 	return n;
 }
 
 static int bio_read(BIO *b, char *dst, int n)
 {
 	struct weft_tls *t = BIO_get_data(b);
-	size_t k = (size_t)(n < 0 ? 0 : n) < t->in_n ? (size_t)n : t->in_n;
 
-	BIO_clear_retry_flags(b);
-	if (k == 0) {
-		if (t->in_eof)
-			return 0;
-		BIO_set_retry_read(b);
-		return -1;
-	}
-	memcpy(dst, t->in, k);
-	t->in += k;
-	t->in_n -= k;
-	return (int)k;
+	return weft_tls_in_read(&t->in, b, dst, n, t->in_eof);
 }
 
 struct weft_tls *weft_tls_new(struct ssl_ctx_st *ctx, const struct weft_tls_want *want, int fd)
@@ -228,7 +195,7 @@ void weft_tls_free(struct weft_tls *t)
 	forget_want(t);
 	free(t->peer);
 	free(t->detail);
-	free(t->pend);
+	free(t->pend.p);
 	free(t->carry);
 	free(t);
 }
@@ -320,21 +287,21 @@ static ssize_t fill(struct weft_tls *t, size_t max)
 	free(t->carry);
 	t->carry = NULL;
 	t->carry_n = 0;
-	t->in = scratch->in;
-	t->in_n = had + (size_t)(n > 0 ? n : 0);
+	t->in.p = scratch->in;
+	t->in.n = had + (size_t)(n > 0 ? n : 0);
 	t->in_eof = n == 0;
 	return n < 0 ? -EAGAIN : n;
 }
 
 static void keep_rest(struct weft_tls *t)
 {
-	if (t->in_n > 0) {
-		t->carry = weft_xrealloc(NULL, t->in_n);
-		memcpy(t->carry, t->in, t->in_n);
-		t->carry_n = t->in_n;
+	if (t->in.n > 0) {
+		t->carry = weft_xrealloc(NULL, t->in.n);
+		memcpy(t->carry, t->in.p, t->in.n);
+		t->carry_n = t->in.n;
 	}
-	t->in = NULL;
-	t->in_n = 0;
+	t->in.p = NULL;
+	t->in.n = 0;
 }
 
 static int handshake_end(struct weft_tls *t)
@@ -404,7 +371,7 @@ const char *weft_tls_detail(const struct weft_tls *t)
 	return t->detail ? t->detail : "";
 }
 
-/* Decrypts all that t->in has. 1: go on, 0: closed in order, -errno. */
+/* Decrypts all that t->in.p has. 1: go on, 0: closed in order, -errno. */
 static int decrypt(struct weft_tls *t, size_t *ret_n)
 {
 	size_t at = 0;
@@ -442,9 +409,9 @@ ssize_t weft_tls_read(struct weft_tls *t, int (*data)(void *owner, const uint8_t
 
 	weft_tls_scratch();
 	n = fill(t, WEFT_TLS_READ);
-	if (n < 0 && (n != -EAGAIN || t->in_n == 0))
+	if (n < 0 && (n != -EAGAIN || t->in.n == 0))
 		return n;
-	got = (ssize_t)t->in_n;
+	got = (ssize_t)t->in.n;
 	*ret_full = n == WEFT_TLS_READ;
 	ERR_clear_error();
 	r = decrypt(t, &plain_n);
@@ -462,7 +429,7 @@ uint8_t *weft_tls_reserve(struct weft_tls *t, size_t *ret_cap)
 {
 	struct weft_tls_scratch *s = weft_tls_scratch();
 
-	if (t->pend_n > 0)
+	if (t->pend.n > 0)
 		return NULL;
 	if (s->out_owner != t) {
 		assert(!s->out_owner);
@@ -500,18 +467,18 @@ static int flush_pending(struct weft_tls *t)
 {
 	ssize_t k;
 
-	if (t->pend_n == 0)
+	if (t->pend.n == 0)
 		return 0;
-	k = send_some(t->fd, t->pend + t->pend_off, t->pend_n);
+	k = send_some(t->fd, t->pend.p + t->pend.off, t->pend.n);
 	if (k < 0)
 		return (int)k;
-	t->pend_off += (size_t)k;
-	t->pend_n -= (size_t)k;
-	if (t->pend_n > 0)
+	t->pend.off += (size_t)k;
+	t->pend.n -= (size_t)k;
+	if (t->pend.n > 0)
 		return -EAGAIN;
-	free(t->pend);
-	t->pend = NULL;
-	t->pend_off = t->pend_cap = 0;
+	free(t->pend.p);
+	t->pend.p = NULL;
+	t->pend.off = t->pend.cap = 0;
 	return 0;
 }
 
@@ -533,24 +500,24 @@ int weft_tls_flush(struct weft_tls *t)
 	rest = s->out_n - (size_t)k;
 	if (rest == 0)
 		return 0;
-	t->pend_n = rest;
+	t->pend.n = rest;
 	if (rest >= SWAP_BYTES) {
-		t->pend = s->out;
-		t->pend_off = (size_t)k;
-		t->pend_cap = WEFT_TLS_OUT + OUT_SLACK;
+		t->pend.p = s->out;
+		t->pend.off = (size_t)k;
+		t->pend.cap = WEFT_TLS_OUT + OUT_SLACK;
 		s->out = NULL;
 	} else {
-		t->pend = weft_xrealloc(NULL, rest);
-		memcpy(t->pend, s->out + k, rest);
-		t->pend_off = 0;
-		t->pend_cap = rest;
+		t->pend.p = weft_xrealloc(NULL, rest);
+		memcpy(t->pend.p, s->out + k, rest);
+		t->pend.off = 0;
+		t->pend.cap = rest;
 	}
 	return -EAGAIN;
 }
 
 bool weft_tls_pending(const struct weft_tls *t)
 {
-	return t->pend_n > 0;
+	return t->pend.n > 0;
 }
 
 void weft_tls_close_notify(struct weft_tls *t)
