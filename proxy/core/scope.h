@@ -49,6 +49,18 @@ int64_t weft_scope_value_named(const struct weft_scope *s, const char *item);	  
 void weft_scope_global_set(const char *full_name, enum weft_scope_kind kind, int64_t v);
 void weft_scope_global_add(const char *full_name, enum weft_scope_kind kind, int64_t n);
 
+/* How all of it is told, by full name ("cluster.a.upstream_rq_total"). Main thread; what it points
+ * to lives on. */
+struct weft_scope_view {
+	void *ctx;
+	bool (*keep)(void *ctx, const char *name, size_t n); /* NULL: all */
+	/* Bounds of a histogram's buckets, rising; NULL: Envoy's own. */
+	const double *(*bounds)(void *ctx, const char *name, size_t n, unsigned *ret_n);
+	const char *const *labels; /* name and value, name and value: of every metric */
+	size_t n_labels;
+};
+void weft_scope_view(const struct weft_scope_view *v); /* NULL: as at first */
+
 struct weft_scope_query {
 	bool used_only;	    /* only what was ever touched */
 	const char *filter; /* POSIX-like substring or PCRE of the name; NULL: all */

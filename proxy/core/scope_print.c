@@ -21,6 +21,23 @@ struct scope_match {
 	pcre2_match_context *ctx;
 };
 
+struct weft_scope_view scope_view;
+
+void weft_scope_view(const struct weft_scope_view *v)
+{
+	scope_view = v ? *v : (struct weft_scope_view){0};
+}
+
+const double *scope_bounds(const char *full_name, size_t len, unsigned *ret_n)
+{
+	const double *own =
+		scope_view.bounds ? scope_view.bounds(scope_view.ctx, full_name, len, ret_n) : NULL;
+
+	if (!own)
+		*ret_n = SCOPE_BOUNDS;
+	return own ? own : scope_buckets;
+}
+
 int scope_match_new(const struct weft_scope_query *q, struct scope_match **ret)
 {
 	struct scope_match *m = weft_xcalloc(1, sizeof(*m));
@@ -68,6 +85,8 @@ bool scope_match(const struct scope_match *m, const struct scope_number *n, cons
 		 size_t len)
 {
 	if (!m->kinds[n->kind] || (m->used_only && !n->used))
+		return false;
+	if (scope_view.keep && !scope_view.keep(scope_view.ctx, full_name, len))
 		return false;
 	return !m->regex ||
 	       pcre2_match(m->regex, (PCRE2_SPTR)full_name, len, 0, 0, m->data, m->ctx) >= 0;
@@ -201,17 +220,18 @@ static void text_quantiles(struct evbuffer *out, const struct hist *h)
 struct bucket {
 	uint64_t interval, all;
 };
-static struct bucket bucket_at(const struct hist *h, unsigned i, bool disjoint)
+static struct bucket bucket_at(const struct hist *h, const double *bounds, unsigned i,
+			       bool disjoint)
 {
 	struct bucket b = {0, 0};
 
 	if (!h)
 		return b;
-	b.interval = hist_below(h, true, scope_buckets[i]);
-	b.all = hist_below(h, false, scope_buckets[i]);
+	b.interval = hist_below(h, true, bounds[i]);
+	b.all = hist_below(h, false, bounds[i]);
 	if (disjoint && i) {
-		b.interval -= hist_below(h, true, scope_buckets[i - 1]);
-		b.all -= hist_below(h, false, scope_buckets[i - 1]);
+		b.interval -= hist_below(h, true, bounds[i - 1]);
+		b.all -= hist_below(h, false, bounds[i - 1]);
 	}
 	return b;
 }
@@ -243,6 +263,9 @@ static void put_bins(struct evbuffer *out, const struct hist *h, bool interval, 
 
 static void text_hist(struct print *p, const char *name, const struct scope_number *n)
 {
+	unsigned n_bounds;
+	const double *bounds = scope_bounds(name, strlen(name), &n_bounds);
+
 	evbuffer_add_printf(p->out, "%s:", name);
 	if (!n->hist || !hist_count(n->hist)) {
 		evbuffer_add_printf(p->out, " No recorded values\n");
@@ -262,11 +285,12 @@ static void text_hist(struct print *p, const char *name, const struct scope_numb
 		text_quantiles(p->out, n->hist);
 		break;
 	default:
-		for (unsigned i = 0; i < SCOPE_BOUNDS; i++) {
-			struct bucket b = bucket_at(n->hist, i, p->how == WEFT_BUCKETS_DISJOINT);
+		for (unsigned i = 0; i < n_bounds; i++) {
+			struct bucket b =
+				bucket_at(n->hist, bounds, i, p->how == WEFT_BUCKETS_DISJOINT);
 
-			evbuffer_add_printf(p->out, " B%g(%" PRIu64 ",%" PRIu64 ")",
-					    scope_buckets[i], b.interval, b.all);
+			evbuffer_add_printf(p->out, " B%g(%" PRIu64 ",%" PRIu64 ")", bounds[i],
+					    b.interval, b.all);
 		}
 	}
 	evbuffer_add(p->out, "\n", 1);
@@ -345,15 +369,19 @@ static void json_quantiles(struct evbuffer *out, const struct hist *h)
 	}
 }
 
-static void json_buckets(struct evbuffer *out, const struct hist *h, bool disjoint)
+static void json_buckets(struct evbuffer *out, const char *name, const struct hist *h,
+			 bool disjoint)
 {
-	for (unsigned i = 0; i < SCOPE_BOUNDS; i++) {
-		struct bucket b = bucket_at(h, i, disjoint);
+	unsigned n;
+	const double *bounds = scope_bounds(name, strlen(name), &n);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct bucket b = bucket_at(h, bounds, i, disjoint);
 
 		evbuffer_add_printf(out,
 				    "%s{\"upper_bound\":%.15g,\"interval\":%" PRIu64
 				    ",\"cumulative\":%" PRIu64 "}",
-				    i ? "," : "", scope_buckets[i], b.interval, b.all);
+				    i ? "," : "", bounds[i], b.interval, b.all);
 	}
 }
 
@@ -381,7 +409,7 @@ static void json_one(struct print *p, const char *name, const struct scope_numbe
 		break;
 	default:
 		evbuffer_add_printf(p->out, ",\"buckets\":[");
-		json_buckets(p->out, n->hist, p->how == WEFT_BUCKETS_DISJOINT);
+		json_buckets(p->out, name, n->hist, p->how == WEFT_BUCKETS_DISJOINT);
 	}
 	evbuffer_add(p->out, "]}", 2);
 }

@@ -82,6 +82,9 @@ struct scope_number scope_item(const struct weft_scope *s, unsigned item);
 struct scope_number *scope_extra(const struct weft_scope *s, size_t *ret_n);
 void scope_extra_free(struct scope_number *v, size_t n);
 
+extern struct weft_scope_view scope_view;
+const double *scope_bounds(const char *full_name, size_t len, unsigned *ret_n);
+
 struct scope_match; /* a query made ready */
 int scope_match_new(const struct weft_scope_query *q, struct scope_match **ret);
 void scope_match_free(struct scope_match *m);

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { METRIC_MAX = 512, LABELS_MAX = 8 };
+enum { METRIC_MAX = 512, LABELS_MAX = 24 };
 
 struct label {
 	const char *name;
@@ -186,18 +186,20 @@ static void put_labels(struct evbuffer *out, const struct labels *l)
 }
 
 static void put_hist(struct evbuffer *out, const char *name, const struct labels *l,
-		     const struct hist *h)
+		     const struct hist *h, const char *full)
 {
 	uint64_t n = hist_count(h);
+	unsigned n_bounds;
+	const double *bounds = scope_bounds(full, strlen(full), &n_bounds);
 
-	for (unsigned i = 0; i <= SCOPE_BOUNDS; i++) {
-		uint64_t below = i < SCOPE_BOUNDS ? hist_below(h, false, scope_buckets[i]) : n;
+	for (unsigned i = 0; i <= n_bounds; i++) {
+		uint64_t below = i < n_bounds ? hist_below(h, false, bounds[i]) : n;
 
 		evbuffer_add_printf(out, "%s_bucket{", name);
 		put_labels(out, l);
 		evbuffer_add_printf(out, l->n ? ",le=\"" : "le=\"");
-		if (i < SCOPE_BOUNDS)
-			evbuffer_add_printf(out, "%.10g", scope_buckets[i]);
+		if (i < n_bounds)
+			evbuffer_add_printf(out, "%.10g", bounds[i]);
 		else
 			evbuffer_add(out, "+Inf", 4);
 		evbuffer_add_printf(out, "\"} %" PRIu64 "\n", below < n ? below : n);
@@ -249,8 +251,11 @@ static void put_number(struct prom *p, const struct metric *m, const struct weft
 	p->typed = m->name;
 	item_extract(n->item, ignored, sizeof(ignored), &l);
 	scope_labels(s, &l);
+	for (size_t i = 0; i < scope_view.n_labels; i++)
+		label_add(&l, scope_view.labels[2 * i], scope_view.labels[2 * i + 1],
+			  strlen(scope_view.labels[2 * i + 1]));
 	if (n->kind == WEFT_HISTOGRAM) {
-		put_hist(p->out, m->name, &l, n->hist);
+		put_hist(p->out, m->name, &l, n->hist, p->full);
 		return;
 	}
 	evbuffer_add_printf(p->out, "%s{", m->name);

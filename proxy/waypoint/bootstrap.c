@@ -246,6 +246,8 @@ int bootstrap_load(const struct waypoint_options *opt, struct bootstrap *ret,
 		err = regex_engine(&c, ret->msg) |
 		      weft_dns_default(&c, NULL, ret->msg->typed_dns_resolver_config);
 	if (!err)
+		err = waypoint_stats_conf(&c, ret->msg->stats_config);
+	if (!err)
 		err = overload_prepare(&c, ret->msg->overload_manager, &ret->overload, ret);
 	err |= bad;
 	if (err) {

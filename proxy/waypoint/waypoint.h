@@ -132,6 +132,9 @@ void feeds_free(struct feeds *f);
 /* Everything that was there at start is live, or timed out. */
 bool feeds_ready(const struct feeds *f);
 
+/* ---- stats_conf.c; m NULL: all is told. 0, -EINVAL: errors in c */
+int waypoint_stats_conf(struct weft_cfg *c, const Envoy__Config__Metrics__V3__StatsConfig *m);
+
 /* ---- overload.c; NULL is fine */
 struct overload;
 void overload_start(struct overload *o, struct weft_worker *main, struct listeners *listeners);

@@ -222,6 +222,47 @@ def of_bootstrap():
         tap.same(v, real[name], "bootstrap, %s: as in Envoy" % name)
 
 
+# ---- statistics
+def told_of(kind, **conf):
+    port = free_ports(1)[0]
+    p = Proxy(bootstrap([listener("a", port, HELLO, stat_prefix="a")], [cluster("c", ECHO), cluster("d", ECHO)], stats_config=conf), kind,
+              name="stats-" + kind)
+    for _ in range(3):
+        s = dial(port)
+        ask(0, sock=s)
+        s.close()
+    wait_for(lambda: not p.stats("listener.a.downstream_cx_active").get("listener.a.downstream_cx_active"), 5)
+
+    def lines():
+        return [x for x in p.admin("/stats/prometheus")[1].splitlines() if '_downstream_cx_length_ms_bucket' in x and 'listener_address="a"' in x]
+    wait_for(lines, 15 if "stats_matcher" not in conf else 0)
+    text = p.admin("/stats/prometheus")[1].splitlines()
+    out = {"names": sorted({k.split(".")[0] for k in p.stats()} - {"workers", "main_thread", "control_plane", "envoy", "tcmalloc", "runtime", "filesystem", "dns", "vhost", "overload",
+                                                                   "thread_local_cluster_manager", "http1", "http2", "tls_inspector"}),
+           "c": "cluster.c.upstream_cx_total" in p.stats(), "d": "cluster.d.upstream_cx_total" in p.stats(),
+           "le": re.findall(r'le="([^"]+)"', "".join(lines())),
+           "tags": sorted(set(re.findall(r'(env|some_where)="([^"]*)"', "".join(x for x in text if "_downstream_cx_total{" in x))))}
+    p.stop()
+    return out
+
+
+def statistics():
+    both = {"plain": {}, "none": {"stats_matcher": {"reject_all": True}},
+            "without": {"stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "cluster.c."}, {"safe_regex": {"regex": "listener.*"}}]}}},
+            "only": {"stats_matcher": {"inclusion_list": {"patterns": [{"contains": ".d."}, {"prefix": "server."}]}}},
+            "buckets": {"histogram_bucket_settings": [{"match": {"prefix": "listener.a"}, "buckets": [7, 0.25, 1000000]}]},
+            "tags": {"use_all_default_tags": True, "stats_tags": [{"tag_name": "env", "fixed_value": "test"}, {"tag_name": "some.where", "fixed_value": "a\"b"}]}}
+    ours = {k: told_of("weft", **v) for k, v in both.items()}
+    tap.same((ours["plain"]["c"], ours["without"]["c"], ours["without"]["d"], "listener" in ours["without"]["names"]), (True, False, True, False),
+             "stats_matcher exclusion_list: they are not told")
+    tap.same((ours["only"]["names"], ours["only"]["c"], ours["only"]["d"], ours["none"]["names"]), (["cluster", "server"], False, True, []),
+             "... inclusion_list: only they; reject_all: none")
+    tap.same((ours["buckets"]["le"], len(ours["plain"]["le"])), (["0.25", "7", "1000000", "+Inf"], 20), "histogram_bucket_settings: buckets of that name")
+    tap.same(ours["tags"]["tags"][:1], [("env", "test")], "stats_tags: a fixed value on every metric")
+    for k, v in both.items():
+        tap.same(ours[k], told_of("envoy", **v), "stats_config, %s: as in Envoy" % k)
+
+
 # ---- what is accepted in one event
 def accepts(kind):
     P = free_ports(2)
@@ -654,7 +695,7 @@ def hbone():
 
 def main():
     only = sys.argv[1:]
-    for part in (sockets, accepted_per_event, filter_disabled, listener_filters, network_filters, overload, of_bootstrap, hbone):
+    for part in (sockets, accepted_per_event, filter_disabled, listener_filters, network_filters, overload, of_bootstrap, statistics, hbone):
         if only and part.__name__ not in only:
             continue
         try:

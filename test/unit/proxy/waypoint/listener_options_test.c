@@ -104,14 +104,17 @@ static void additional_addresses(void **state)
 	listeners_start(f.m);
 	assert_int_equal(set("l", 0, "word",
 			     "additional_addresses: [{address: {socket_address: {address: "
-			     "127.0.0.1, port_value: 0}}}]\n"
+			     "127.0.0.1, port_value: 0}}}, {address: {socket_address: {address: "
+			     "127.0.0.1, port_value: 0}}, socket_options: {socket_options: "
+			     "[{level: 1, name: 9, int_value: 1}, {level: 6, name: 4, int_value: "
+			     "33}]}}]\n"
 			     "socket_options: [{level: 1, name: 9, int_value: 1}, {level: 6, name: "
 			     "4, int_value: 55}]",
 			     true),
 			 1);
 	turns(2);
 	listeners_each(f.m, note_bounds, &b);
-	assert_int_equal(b.n, 2);
+	assert_int_equal(b.n, 3);
 	assert_int_not_equal(b.port[0], b.port[1]);
 	x = dial(b.port[0]);
 	y = dial(b.port[1]);
@@ -122,6 +125,9 @@ static void additional_addresses(void **state)
 	assert_int_equal(sockets(b.port[1], &x), 1);
 	assert_int_equal(getsockopt(x, IPPROTO_TCP, TCP_KEEPIDLE, &idle, &n), 0);
 	assert_int_equal(idle, 55); /* socket_options hold there too */
+	assert_int_equal(sockets(b.port[2], &x), 1);
+	assert_int_equal(getsockopt(x, IPPROTO_TCP, TCP_KEEPIDLE, &idle, &n), 0);
+	assert_int_equal(idle, 33); /* but where it has its own */
 }
 
 static void not_bound(void **state)
