@@ -192,11 +192,6 @@ static void direct_headers(void *ctx, struct weft_headers *h)
 
 	if (d->location)
 		location_add((void *)d->location, h);
-	if (d->format) {
-		const char *t = weft_format_content_type(d->format);
-
-		weft_headers_set_id(h, WEFT_H_CONTENT_TYPE, t, strlen(t));
-	}
 	weft_route_response(d->route, NULL, d->in, h);
 }
 
@@ -207,6 +202,7 @@ static enum weft_flow answer_here(struct router *r, const struct weft_route_in *
 	struct weft_arena *a = weft_stream_arena(s);
 	struct weft_format_in fin = {.info = info, .req = r->req};
 	struct direct d = {r->route, &fin, NULL, NULL};
+	struct weft_reply reply = {.details = "direct_response", .edit = direct_headers, .ctx = &d};
 	const char *body;
 	size_t n;
 	int status;
@@ -220,12 +216,16 @@ static enum weft_flow answer_here(struct router *r, const struct weft_route_in *
 	if (d.format) {
 		bool empty;
 
+		info->status = status; /* for %RESPONSE_CODE% */
 		fin.body = body;
 		body = weft_format_string(d.format, &fin, a, &n, &empty);
 		body = weft_arena_strndup(a, body, n);
+		reply.content_type = weft_format_content_type(d.format);
 	}
-	return weft_stream_reply(s, status, "direct_response", *body ? body : NULL, direct_headers,
-				 &d);
+	reply.status = status;
+	reply.body = body;
+	reply.body_n = n;
+	return weft_stream_answer(s, &reply);
 }
 
 /* ---- callbacks of the chain */
