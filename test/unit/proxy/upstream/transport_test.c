@@ -343,11 +343,12 @@ static void test_fields(void **state)
 		 "HEAD, service_name_matcher: {prefix: a}}}]}",
 		 NULL},
 		{"{name: x, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, "
-		 "healthy_threshold: 1, event_log_path: /a, tcp_health_check: {}}]}",
-		 "event_log_path"},
+		 "healthy_threshold: 1, alt_port: 80, tcp_health_check: {}}]}",
+		 "alt_port"},
 		{"{name: x, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, "
-		 "healthy_threshold: 1, tcp_health_check: {proxy_protocol_config: {}}}]}",
-		 "proxy_protocol_config"},
+		 "healthy_threshold: 1, tcp_health_check: {proxy_protocol_config: "
+		 "{pass_through_tlvs: {}}}}]}",
+		 "pass_through_tlvs"},
 		{"{name: x, upstream_connection_options: "
 		 "{set_local_interface_name_on_upstream_connections: true}}",
 		 "set_local_interface_name_on_upstream_connections"},
