@@ -475,6 +475,7 @@ static void lines_while_it_lasts(void **state)
 	}
 }
 
+/* flush_log_on_tunnel_successfully_established */
 static void a_line_for_a_tunnel(void **state)
 {
 	for (int on = 0; on < 2; on++) {
