@@ -3,9 +3,9 @@
 
 #include "proxy/core/worker.h"
 #include "proxy/policy/match.h"
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <xxhash.h>
 
 enum { DEPTH_MAX = 16 };
 
@@ -16,7 +16,7 @@ struct comparison {
 struct weft_access_filter {
 	Envoy__Config__Accesslog__V3__AccessLogFilter__FilterSpecifierCase kind;
 	struct comparison cmp;
-	uint32_t per_million;
+	uint32_t sampled, of; /* of so many */
 	bool independent;
 	const struct weft_access_filter **v; /* and, or */
 	size_t n;
@@ -108,6 +108,14 @@ static int flags(struct weft_cfg *c, const struct weft_path *at,
 	return err;
 }
 
+static void percent(const Envoy__Type__V3__FractionalPercent *m, struct weft_access_filter *f)
+{
+	static const uint32_t of[] = {100, 10000, 1000000};
+
+	f->sampled = m ? m->numerator : 0;
+	f->of = of[m ? (unsigned)m->denominator % 3 : 0];
+}
+
 static int kind_prepare(struct weft_cfg *c, const struct weft_path *at,
 			const Envoy__Config__Accesslog__V3__AccessLogFilter *m, unsigned depth,
 			struct weft_access_filter *f)
@@ -123,7 +131,7 @@ static int kind_prepare(struct weft_cfg *c, const struct weft_path *at,
 	case KIND(NOT_HEALTH_CHECK_FILTER):
 		return 0;
 	case KIND(RUNTIME_FILTER):
-		f->per_million = weft_percent(m->runtime_filter->percent_sampled, 0);
+		percent(m->runtime_filter->percent_sampled, f);
 		f->independent = m->runtime_filter->use_independent_randomness;
 		return 0;
 	case KIND(AND_FILTER):
@@ -194,16 +202,26 @@ static bool compare(const struct comparison *c, uint64_t v)
 	}
 }
 
+/* The first eight digits of a UUID. */
+static bool number_of(const char *id, uint64_t *ret)
+{
+	char first[9] = "", *end;
+
+	if (!id || strlen(id) < 8)
+		return false;
+	memcpy(first, id, 8);
+	*ret = strtoull(first, &end, 16);
+	return isxdigit((unsigned char)first[0]) && !*end;
+}
+
 static bool sampled(const struct weft_access_filter *f, const struct weft_info *i)
 {
 	uint64_t r;
 
-	/* the same request is taken or left out by all who see its id */
-	if (!f->independent && i->request_id && *i->request_id)
-		r = XXH3_64bits(i->request_id, strlen(i->request_id));
-	else
+	/* the same request is taken or left out by all who see its id, Envoys too */
+	if (f->independent || !number_of(i->request_id, &r))
 		r = weft_rand64();
-	return weft_fraction_hit(f->per_million, r);
+	return r % f->of < f->sampled;
 }
 
 static bool header(const struct weft_access_filter *f, const struct weft_headers *h)

@@ -244,6 +244,8 @@ FILTERS = {  # name: (filter, response header or request headers that make it di
     "not health": {"not_health_check_filter": {}},
     "runtime all": {"runtime_filter": {"runtime_key": "none", "percent_sampled": {"numerator": 100}}},
     "runtime no": {"runtime_filter": {"runtime_key": "none", "percent_sampled": {"numerator": 0}}},
+    "runtime half": {"runtime_filter": {"runtime_key": "none", "percent_sampled": {"numerator": 50}}},
+    "runtime some": {"runtime_filter": {"runtime_key": "none", "percent_sampled": {"numerator": 2500, "denominator": "TEN_THOUSAND"}}},
     "runtime alone": {"runtime_filter": {"runtime_key": "none", "use_independent_randomness": True,
                                          "percent_sampled": {"numerator": 1000000, "denominator": "MILLION"}}},
     "and": {"and_filter": {"filters": [{"header_filter": {"header": {"name": "x-a", "present_match": True}}},
@@ -304,7 +306,7 @@ class FilterSide:
                  for n, f in FORMATS.items()]
         health = {"name": "hc", "typed_config": {"@type": T + ".extensions.filters.http.health_check.v3.HealthCheck", "pass_through_mode": False,
                                                  "headers": [{"name": ":path", "string_match": {"exact": "/health"}}]}}
-        h = hcm([say("/418", 418, "tea"), to("none", "/down"), to("h1")], [health, shadow()], access_log=logs,
+        h = hcm([say("/418", 418, "tea"), to("none", "/down"), to("h1")], [health, shadow()], access_log=logs, preserve_external_request_id=True,
                 access_log_options={"flush_access_log_on_new_request": True}, local_reply_config={"mappers": [
                     {"filter": {"header_filter": {"header": {"name": "x-body", "string_match": {"exact": "html"}}}},
                      "body_format_override": {"text_format_source": {"inline_string": "<b>%RESPONSE_CODE%</b>"}, "content_type": "text/html"}},
@@ -322,6 +324,8 @@ class FilterSide:
                 ("grpc", "/", [("content-type", "application/grpc")], None), ("500", "/", [], "status=500"),
                 ("grpc none", "/down", [("content-type", "application/grpc")], None)):
             ask(self.port, path, headers=[("x-case", name)] + headers, do=do)
+        for i in range(40):
+            ask(self.port, "/418", headers=[("x-case", "id %d" % i), ("x-request-id", "%08x-0000-4000-8000-000000000000" % (i * 104729 * 65537 % 2**32))])
         for kind in ("html", "json"):
             r = ask(self.port, "/down", headers=[("x-case", "body"), ("x-body", kind)])
             out.append((r.get("content-type"), r.body))
@@ -339,7 +343,7 @@ def compare_filters():
         tap.ok(s.proxy.stop() == 0, s.kind + " of filters ends when told")
     tap.same(bodies[1], bodies[0], "content_type of a local reply's format")
     for n in FILTERS:
-        envoy, weft = (sorted(s.lines(n)) for s in sides)
+        envoy, weft = (sorted(x for x in s.lines(n) if "id " in x or "half" not in n and "some" not in n) for s in sides)
         tap.same(weft, envoy, "filter %s: as Envoy (%d lines)" % (n, len(envoy)))
     for n in FORMATS:
         envoy, weft = (sides[i].lines(n) for i in (0, 1))

@@ -207,12 +207,29 @@ static void samples(void **state)
 	for (i = 0; i < 10000; i++) {
 		bool hit;
 
-		snprintf(id, sizeof(id), "id-%u", i);
+		snprintf(id, sizeof(id), "%08x-4000", i * 104729);
 		hit = weft_access_filter_match(a, &f->in);
 		assert_int_equal(hit, weft_access_filter_match(a, &f->in));
 		hits += hit;
 	}
 	assert_in_range(hits, 2700, 3300);
+	/* as Envoy: the first eight digits, modulo the denominator */
+	strcpy(id, "0000001d-1");
+	assert_true(weft_access_filter_match(a, &f->in)); /* 29 of 100 */
+	strcpy(id, "0000001e-1");
+	assert_false(weft_access_filter_match(a, &f->in));
+	a = filter(f, "runtime_filter: {runtime_key: k, percent_sampled: {numerator: 30, "
+		      "denominator: TEN_THOUSAND}}");
+	strcpy(id, "00002729-1"); /* 10025 */
+	assert_true(weft_access_filter_match(a, &f->in));
+	strcpy(id, "00000029-1");
+	assert_false(weft_access_filter_match(a, &f->in));
+	/* by itself: both verdicts come for one id */
+	a = filter(f, "runtime_filter: {runtime_key: k, use_independent_randomness: true, "
+		      "percent_sampled: {numerator: 50}}");
+	for (i = hits = 0; i < 1000; i++)
+		hits += weft_access_filter_match(a, &f->in);
+	assert_in_range(hits, 350, 650);
 }
 
 static void filters_refused(void **state)
