@@ -155,7 +155,7 @@ int weft_h2_send_interim(struct weft_h2_stream *s, const struct weft_h2_header *
 void weft_h2_stop_peer(struct weft_h2_stream *s);
 bool weft_h2_peer_reset(const struct weft_h2_stream *s); /* it came as RST_STREAM, or GOAWAY */
 struct weft_h2_bytes {
-	uint64_t rx, tx; /* frames with their heads */
+	uint64_t rx, tx;	   /* frames with their heads */
 	uint32_t rx_head, tx_head; /* of these HEADERS */
 };
 void weft_h2_stream_bytes(const struct weft_h2_stream *s, struct weft_h2_bytes *ret);

@@ -19,8 +19,8 @@ struct weft_h2_stream {
 	void *user;
 	nghttp2_nv *trailers; /* owned; one block with its text */
 	size_t n_trailers;
-	size_t held;	 /* received and not consumed */
-	uint64_t rx, tx; /* frames with their heads */
+	size_t held;		   /* received and not consumed */
+	uint64_t rx, tx;	   /* frames with their heads */
 	uint32_t rx_head, tx_head; /* of these HEADERS */
 	int32_t id;
 	bool announced : 1; /* the owner knows of it */

@@ -43,8 +43,8 @@ struct weft_net_context { /* what filters' prepare gets beside the message: a po
 	bool internal; /* traffic_direction INBOUND/OUTBOUND: stats */
 	void *routes;  /* RDS subscriptions of the process: struct weft_route_tables (http) */
 	const char *cluster, *node; /* of the bootstrap's node: add_user_agent; NULL */
-	bool bypass_overload; /* bypass_overload_manager */
-	bool modify_only;     /* drain_type */
+	bool bypass_overload;	    /* bypass_overload_manager */
+	bool modify_only;	    /* drain_type */
 	const char *http_prefix;    /* stat_prefix of the connection manager that is prepared */
 };
 /* filters[]: envoy.config.listener.v3.Filter. Checks: names, one terminal, last. */
@@ -57,7 +57,7 @@ struct weft_chain_start {
 	struct weft_io *io;		    /* taken */
 	const char *listener_name, *filter_chain_name;
 	const Envoy__Config__Core__V3__Metadata *listener_metadata; /* NULL */
-	const struct weft_access_logs *logs; /* the listener's; NULL */
+	const struct weft_access_logs *logs;			    /* the listener's; NULL */
 	/* Last call: the connection is over and the chain is freed after it. */
 	void (*closed)(void *owner, struct weft_chain *ch);
 	void *owner;

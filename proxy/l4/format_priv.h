@@ -155,7 +155,7 @@ enum { G_CAMEL, G_SNAKE, G_NUMBER };
 enum { M_DYNAMIC, M_CLUSTER, M_HOST, M_ROUTE, M_VHOST, M_LISTENER };
 enum { P_PATH = 1, P_ORIG = 2, P_NO_QUERY = 4 };
 fop_read fop_header, fop_query, fop_path, fop_number, fop_code, fop_flags, fop_word, fop_grpc,
-	fop_fixed, fop_metadata, fop_unique, fop_host, fop_state;		  /* format_ops.c */
+	fop_fixed, fop_metadata, fop_unique, fop_host, fop_state; /* format_ops.c */
 fop_read fop_start_time, fop_emit_time, fop_duration, fop_common; /* format_time.c */
 fop_read fop_address, fop_tls;					  /* format_conn.c */
 /* The time points of %COMMON_DURATION%, by name; -1: none of them. */

@@ -57,9 +57,9 @@ struct weft_info {
 	uint64_t up_conn_id;
 	uint64_t up_want_ns, up_ready_ns; /* of the last attempt: a connection was asked for, was
 					     there */
-	const char *up_failure;	  /* transport failure reason; NULL */
-	const char *down_failure; /* of the client's connection; NULL */
-	const char *up_protocol;  /* "HTTP/1.1" … NULL */
+	const char *up_failure;		  /* transport failure reason; NULL */
+	const char *down_failure;	  /* of the client's connection; NULL */
+	const char *up_protocol;	  /* "HTTP/1.1" … NULL */
 	unsigned attempts;
 	unsigned internal_redirects;
 	const char *request_id; /* NULL */

@@ -50,14 +50,14 @@ struct weft_io_info {
 	struct weft_sockaddr local,
 		remote; /* of the socket; `local` is what the client dialled (original
 			   destination) where a listener filter found one */
-	struct weft_sockaddr direct_remote; /* of the socket itself, where PROXY protocol or HBONE
-					       told another remote */
-	const char *unix_path;		    /* of a unix socket, else NULL */
-	const char *sni, *alpn;		    /* "" none; sni also where only sniffed */
-	const struct weft_tls_info *tls;    /* NULL: plaintext */
-	uint64_t id;			    /* connection id, unique in the process */
-	uint64_t start_ns;		    /* CLOCK_MONOTONIC when accepted or dialled */
-	uint64_t ready_ns;		    /* handshake done; 0 before */
+	struct weft_sockaddr direct_remote;  /* of the socket itself, where PROXY protocol or HBONE
+						told another remote */
+	const char *unix_path;		     /* of a unix socket, else NULL */
+	const char *sni, *alpn;		     /* "" none; sni also where only sniffed */
+	const struct weft_tls_info *tls;     /* NULL: plaintext */
+	uint64_t id;			     /* connection id, unique in the process */
+	uint64_t start_ns;		     /* CLOCK_MONOTONIC when accepted or dialled */
+	uint64_t ready_ns;		     /* handshake done; 0 before */
 	const struct weft_io_origin *origin; /* NULL: nothing of it */
 };
 /* Of a finished handshake; subject and SANs of the PEER's leaf are "" / none where it showed none.
@@ -79,8 +79,9 @@ struct weft_tls_info {
 };
 /* What listener filters found out. */
 struct weft_io_origin {
-	struct weft_sockaddr direct_local; /* of the socket, where local is another; else family 0 */
-	const char *ja3, *ja4;		   /* fingerprints of the ClientHello; NULL */
+	struct weft_sockaddr
+		direct_local;  /* of the socket, where local is another; else family 0 */
+	const char *ja3, *ja4; /* fingerprints of the ClientHello; NULL */
 };
 struct weft_io_stat { /* bytes on the wire of the stream, grow */
 	uint64_t rx, tx;

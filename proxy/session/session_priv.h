@@ -158,7 +158,7 @@ struct weft_headers *weft_h1_request_headers(struct weft_exchange *x, struct wef
 struct weft_headers *weft_h1_response_headers(struct weft_exchange *x, struct weft_h1_head *head);
 /* Connection names no field that must travel. */
 bool weft_h1_connection_ok(const struct weft_h1_head *head);
-extern const char WEFT_H1_BAD_CONNECTION[];	      /* the detail then */
+extern const char WEFT_H1_BAD_CONNECTION[]; /* the detail then */
 struct weft_headers *weft_h1_trailer_headers(struct weft_exchange *x, struct weft_h1_head *head);
 
 /* ---- h1_out.c */

@@ -49,7 +49,8 @@ struct lconf {
 	struct weft_scope *scope;
 	struct weft_listen_conf addr[LISTENER_ADDRS_MAX];
 	unsigned n_addr;
-	bool bind, reuse_port, use_original_dst, continue_on_timeout, ignore_global_limit, bypass_overload;
+	bool bind, reuse_port, use_original_dst, continue_on_timeout, ignore_global_limit,
+		bypass_overload;
 	bool modify_only; /* drain_type: connections are not told of the process's end */
 	unsigned filters_ms, max_accept;
 	uint32_t buffer_bytes;
