@@ -86,6 +86,17 @@ static bool is_grpc(const struct weft_headers *h)
 	       (t->value_len == 16 || t->value[16] == '+');
 }
 
+/* A path that names no method is no call; others that split() refuses are, without a name. */
+static bool is_call(const struct weft_headers *h)
+{
+	const char *path = weft_headers_value(h, WEFT_H_PATH);
+	size_t n = strcspn(path, "?");
+	const char *p = n > 1 ? memchr(path + 1, '/', n - 1) : NULL;
+
+	return *path == '/' && p && p > path + 1 && p + 1 < path + n &&
+	       !memchr(p + 1, '/', (size_t)(path + n - p - 1));
+}
+
 /* "/service/method", with nothing more than a query; false: not of that form. */
 static bool split(const struct weft_headers *h, struct weft_arena *a, char **service,
 		  const char **method)
@@ -116,7 +127,7 @@ static const char *prefix_of(const struct conf *conf, const struct weft_headers 
 	char *service;
 
 	if (!split(h, a, &service, &method))
-		return conf->all ? NULL : "grpc.";
+		return conf->all || !is_call(h) ? NULL : "grpc.";
 	if (!conf->all) {
 		both = weft_arena_printf(a, "%s/%s", service, method);
 		if (!conf->n_allowed ||

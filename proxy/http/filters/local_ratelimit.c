@@ -5,6 +5,7 @@
 #include "proxy/http/filter.h"
 #include "proxy/http/header_ops.h"
 #include "proxy/http/ratelimit_actions.h"
+#include "proxy/http/token_bucket.h"
 #include "proxy/l4/chain.h"
 #include "proxy/policy/match.h"
 
@@ -19,7 +20,13 @@
 typedef Envoy__Extensions__Filters__Http__LocalRatelimit__V3__LocalRateLimit limit_msg;
 typedef Envoy__Extensions__Common__Ratelimit__V3__LocalRateLimitDescriptor descriptor_msg;
 
-enum { FILL_MIN_MS = 50, DESCRIPTORS_MAX = 10000 };
+enum {
+	FILL_MIN_MS = 50,
+	DESCRIPTORS_MAX = 10000,
+	DYNAMIC = 20,	      /* buckets of a descriptor of any value */
+	DYNAMIC_MAX = 1000,   /* of one */
+	DYNAMIC_ALL = 100000, /* of a filter */
+};
 
 enum stat { ENABLED, ENFORCED, LIMITED, OK };
 static const struct weft_scope_item items[] = {
@@ -35,12 +42,8 @@ static const struct weft_scope_class cls = {
 	.n = sizeof(items) / sizeof(*items),
 };
 
-struct bucket {
-	uint64_t max;
-	double per_ns; /* tokens */
-};
-struct limited { /* a descriptor that has a bucket */
-	struct weft_ratelimit_entry *v;
+struct limited {			/* a descriptor that has a bucket */
+	struct weft_ratelimit_entry *v; /* value NULL: any */
 	size_t n;
 	uint64_t hash;
 	unsigned bucket;
@@ -52,9 +55,12 @@ struct conf {
 	int status;
 	uint32_t enabled, enforced; /* per million */
 	struct weft_hdrops request, response;
-	struct bucket *bucket;	   /* [0] is the one for all */
-	_Atomic int64_t *empty_ns; /* of each: when it was empty; NULL: a connection has its own */
+	struct weft_token_bucket *bucket; /* [0] is the one for all */
+	_Atomic int64_t *empty_ns; /* of each: when it was empty; then slots, n_slots of each that
+				      is wild; NULL: a connection has its own */
 	size_t n_buckets;
+	const struct limited *wild; /* in their order */
+	size_t n_wild, n_slots;
 	const struct limited *descriptor; /* by hash */
 	size_t n_descriptors;
 	const struct weft_ratelimits *own; /* instead of the route's; NULL */
@@ -64,13 +70,13 @@ struct conf {
 };
 struct state {
 	bool counted;
-	unsigned bucket; /* whose numbers are shown */
+	unsigned place; /* whose numbers are shown */
 };
 
 /* ---- configuration */
 
 static int bucket_prepare(struct weft_cfg *c, const struct weft_path *at,
-			  const Envoy__Type__V3__TokenBucket *m, struct bucket *b)
+			  const Envoy__Type__V3__TokenBucket *m, struct weft_token_bucket *b)
 {
 	struct weft_path p = {at, "fill_interval", -1};
 	int64_t ms = weft_cfg_ms(m->fill_interval, 0);
@@ -92,23 +98,52 @@ static bool same(const struct weft_ratelimit_entry *a, const struct weft_ratelim
 	return true;
 }
 
+static bool is_wild(const struct limited *d)
+{
+	for (size_t i = 0; i < d->n; i++)
+		if (!d->v[i].value)
+			return true;
+	return false;
+}
+
 static int descriptor_prepare(struct weft_cfg *c, const struct weft_path *at,
 			      const descriptor_msg *m, struct limited *to)
 {
 	to->n = m->n_entries;
 	to->v = weft_arena_alloc(c->arena, (to->n + 1) * sizeof(*to->v));
 	for (size_t i = 0; i < to->n; i++) {
-		struct weft_path p = {at, "entries", (int)i}, pv = {&p, "value", -1};
 		const char *value = m->entries[i]->value;
 
-		if (!value || !*value)
-			return weft_cfg_fail(c, &pv,
-					     "must be set: descriptors of any value are not "
-					     "supported");
 		to->v[i].key = weft_arena_strdup(c->arena, m->entries[i]->key ?: "");
-		to->v[i].value = weft_arena_strdup(c->arena, value);
+		to->v[i].value = value && *value ? weft_arena_strdup(c->arena, value) : NULL;
 	}
-	to->hash = weft_ratelimit_hash(to->v, to->n);
+	to->hash = is_wild(to) ? 0 : weft_ratelimit_hash(to->v, to->n);
+	return 0;
+}
+
+/* *v: those of any value go from it to their own list. */
+static int wild_prepare(struct weft_cfg *c, const struct weft_path *at, const limit_msg *m,
+			struct limited *v, struct conf *conf)
+{
+	struct weft_path pd = {at, "max_dynamic_descriptors", -1};
+	struct limited *wild = weft_arena_alloc(c->arena, (m->n_descriptors + 1) * sizeof(*wild));
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_descriptors; i++) {
+		if (is_wild(&v[i]))
+			wild[conf->n_wild++] = v[i];
+		else
+			v[n++] = v[i];
+	}
+	conf->wild = wild;
+	conf->n_descriptors = n;
+	conf->n_slots = weft_cfg_u32(m->max_dynamic_descriptors, DYNAMIC);
+	if (!conf->n_slots || conf->n_slots > DYNAMIC_MAX ||
+	    conf->n_wild * conf->n_slots > DYNAMIC_ALL)
+		return weft_cfg_fail(c, &pd,
+				     "must be 1..%d, and %d for all descriptors of any value, is "
+				     "%zu",
+				     DYNAMIC_MAX, DYNAMIC_ALL, conf->n_slots);
 	return 0;
 }
 
@@ -138,10 +173,10 @@ static int descriptors_prepare(struct weft_cfg *c, const struct weft_path *at, c
 					      &conf->bucket[i + 1]);
 		v[i].bucket = (unsigned)i + 1;
 	}
-	if (err)
-		return err;
-	qsort(v, m->n_descriptors, sizeof(*v), by_hash);
-	for (size_t i = 1; i < m->n_descriptors; i++)
+	if (err || wild_prepare(c, at, m, v, conf))
+		return -EINVAL;
+	qsort(v, conf->n_descriptors, sizeof(*v), by_hash);
+	for (size_t i = 1; i < conf->n_descriptors; i++)
 		if (v[i].hash == v[i - 1].hash && v[i].n == v[i - 1].n &&
 		    same(v[i].v, v[i - 1].v, v[i].n))
 			err = weft_cfg_fail(c, &pd,
@@ -149,7 +184,6 @@ static int descriptors_prepare(struct weft_cfg *c, const struct weft_path *at, c
 					    "\"%.40s\" …)",
 					    v[i].v[0].key, v[i].v[0].value);
 	conf->descriptor = v;
-	conf->n_descriptors = m->n_descriptors;
 	return err;
 }
 
@@ -157,12 +191,15 @@ static void fill(const struct conf *conf, _Atomic int64_t *empty_ns)
 {
 	int64_t now = (int64_t)weft_now_ns();
 
-	for (size_t i = 0; i < conf->n_buckets; i++) {
-		const struct bucket *b = &conf->bucket[i];
+	for (size_t i = 0; i < conf->n_buckets; i++)
+		atomic_store(&empty_ns[i], weft_token_bucket_full(&conf->bucket[i], now));
+}
 
-		atomic_store(&empty_ns[i],
-			     b->max ? now - (int64_t)ceil((double)b->max / b->per_ns) : now);
-	}
+/* Bytes of what changes: of the process, or of a connection. */
+static size_t room(const struct conf *conf)
+{
+	return conf->n_buckets * sizeof(*conf->empty_ns) +
+	       conf->n_wild * conf->n_slots * sizeof(struct weft_token_bucket_slot);
 }
 
 static int buckets_prepare(struct weft_cfg *c, const struct weft_path *at, const limit_msg *m,
@@ -178,7 +215,7 @@ static int buckets_prepare(struct weft_cfg *c, const struct weft_path *at, const
 	err |= descriptors_prepare(c, at, m, conf);
 	if (conf->per_connection || err)
 		return err;
-	conf->empty_ns = weft_arena_alloc(c->arena, conf->n_buckets * sizeof(*conf->empty_ns));
+	conf->empty_ns = weft_arena_alloc(c->arena, room(conf));
 	fill(conf, conf->empty_ns);
 	return 0;
 }
@@ -250,30 +287,6 @@ static int prepare_route(struct weft_cfg *c, const struct weft_path *at, const P
 
 /* ---- buckets */
 
-static double level(const struct bucket *b, int64_t empty, int64_t now)
-{
-	double n = now > empty ? (double)(now - empty) * b->per_ns : 0;
-
-	return n > (double)b->max ? (double)b->max : n;
-}
-
-static bool take(const struct bucket *b, _Atomic int64_t *at)
-{
-	int64_t was = atomic_load_explicit(at, memory_order_relaxed), now, next;
-	double there;
-
-	do {
-		now = (int64_t)weft_now_ns();
-		there = level(b, was, now);
-		if (there < 1)
-			return false;
-		/* rounded in favour of the client, that no token is lost */
-		next = now - (int64_t)ceil((there - 1) / b->per_ns);
-	} while (!atomic_compare_exchange_weak_explicit(at, &was, next, memory_order_relaxed,
-							memory_order_relaxed));
-	return true;
-}
-
 static _Atomic int64_t *levels(struct weft_stream *s, const struct conf *conf)
 {
 	_Atomic int64_t *v = conf->empty_ns;
@@ -281,13 +294,60 @@ static _Atomic int64_t *levels(struct weft_stream *s, const struct conf *conf)
 
 	if (v)
 		return v;
-	v = weft_stream_conn_part(s, conf->id, conf->n_buckets * sizeof(*v), &fresh);
+	v = weft_stream_conn_part(s, conf->id, room(conf), &fresh);
 	if (fresh)
 		fill(conf, v);
 	return v;
 }
 
+/* Places: buckets, then slots. */
+static struct weft_token_bucket_slot *slots(const struct conf *conf, _Atomic int64_t *at)
+{
+	return (struct weft_token_bucket_slot *)(at + conf->n_buckets);
+}
+
+static const struct weft_token_bucket *bucket_of(const struct conf *conf, unsigned place)
+{
+	if (place < conf->n_buckets)
+		return &conf->bucket[place];
+	return &conf->bucket[conf->wild[(place - conf->n_buckets) / conf->n_slots].bucket];
+}
+
+static _Atomic int64_t *level_of(const struct conf *conf, _Atomic int64_t *at, unsigned place)
+{
+	return place < conf->n_buckets ? &at[place]
+				       : &slots(conf, at)[place - conf->n_buckets].empty_ns;
+}
+
 /* ---- descriptors of a request */
+
+static bool matches(const struct limited *l, const struct weft_ratelimit_descriptor *d)
+{
+	if (l->n != d->n)
+		return false;
+	for (size_t i = 0; i < l->n; i++)
+		if (strcmp(l->v[i].key, d->v[i].key) ||
+		    (l->v[i].value && strcmp(l->v[i].value, d->v[i].value)))
+			return false;
+	return true;
+}
+
+/* *ret: the place of a descriptor of any value. */
+static bool find_wild(const struct conf *conf, _Atomic int64_t *at,
+		      const struct weft_ratelimit_descriptor *d, unsigned *ret)
+{
+	for (size_t i = 0; i < conf->n_wild; i++) {
+		size_t first = i * conf->n_slots;
+
+		if (!matches(&conf->wild[i], d))
+			continue;
+		first += weft_token_bucket_slot_of(slots(conf, at) + first, conf->n_slots, d->hash,
+						   &conf->bucket[conf->wild[i].bucket]);
+		*ret = (unsigned)(conf->n_buckets + first);
+		return true;
+	}
+	return false;
+}
 
 static const struct limited *find(const struct conf *conf,
 				  const struct weft_ratelimit_descriptor *d)
@@ -311,7 +371,7 @@ static const struct limited *find(const struct conf *conf,
 /* Slowest first: what refuses most is asked before tokens of others are spent. */
 static void insert(const struct conf *conf, unsigned *v, size_t n, unsigned at)
 {
-	while (n && conf->bucket[v[n - 1]].per_ns > conf->bucket[at].per_ns) {
+	while (n && bucket_of(conf, v[n - 1])->per_ns > bucket_of(conf, at)->per_ns) {
 		v[n] = v[n - 1];
 		n--;
 	}
@@ -319,8 +379,9 @@ static void insert(const struct conf *conf, unsigned *v, size_t n, unsigned at)
 }
 
 static size_t match(struct weft_stream *s, const struct conf *conf, const void *state,
-		    struct weft_headers *h, unsigned **ret)
+		    _Atomic int64_t *at, unsigned **ret)
 {
+	struct weft_headers *h = weft_stream_headers(s, WEFT_REQUEST);
 	const struct conf *chain = weft_stream_chain_conf(s, state);
 	const struct weft_route *r = weft_stream_route(s);
 	const struct weft_ratelimits *l[2] = {conf->own, NULL};
@@ -357,30 +418,31 @@ static size_t match(struct weft_stream *s, const struct conf *conf, const void *
 		n += weft_ratelimits_run(l[k], conf->own ? 0 : conf->stage, &in, d + n, max - n);
 	for (size_t i = 0; i < n; i++) {
 		const struct limited *f = find(conf, &d[i]);
+		unsigned place = f ? f->bucket : 0;
 
-		if (f)
-			insert(conf, *ret, found++, f->bucket);
+		if (f || find_wild(conf, at, &d[i], &place))
+			insert(conf, *ret, found++, place);
 	}
 	return found;
 }
 
 /* *ret: the bucket whose numbers the answer shows. */
 static bool allowed(struct weft_stream *s, const struct conf *conf, const void *state,
-		    struct weft_headers *h, unsigned *ret)
+		    unsigned *ret)
 {
 	_Atomic int64_t *at = levels(s, conf);
 	unsigned *v = NULL;
-	size_t n = conf->n_descriptors ? match(s, conf, state, h, &v) : 0;
+	size_t n = conf->n_descriptors || conf->n_wild ? match(s, conf, state, at, &v) : 0;
 
 	for (size_t i = 0; i < n; i++) {
 		*ret = v[i];
-		if (!take(&conf->bucket[*ret], &at[*ret]))
+		if (!weft_token_bucket_take(bucket_of(conf, *ret), level_of(conf, at, *ret)))
 			return false;
 	}
 	*ret = n ? v[0] : 0;
 	if (!conf->bucket[0].max || (n && !conf->always_default))
 		return true;
-	if (take(&conf->bucket[0], &at[0]))
+	if (weft_token_bucket_take(&conf->bucket[0], &at[0]))
 		return true;
 	*ret = 0;
 	return false;
@@ -421,9 +483,9 @@ static void put_number(struct weft_headers *h, const char *name, uint64_t v)
 static void show(struct weft_stream *s, const struct conf *conf, const struct state *st,
 		 struct weft_headers *h)
 {
-	const struct bucket *b = &conf->bucket[st->bucket];
-	_Atomic int64_t *at = levels(s, conf);
-	double n = level(b, atomic_load(&at[st->bucket]), (int64_t)weft_now_ns());
+	const struct weft_token_bucket *b = bucket_of(conf, st->place);
+	_Atomic int64_t *at = level_of(conf, levels(s, conf), st->place);
+	double n = weft_token_bucket_level(b, atomic_load(at), (int64_t)weft_now_ns());
 	double s_left = n < 1 ? (1 - n) / b->per_ns / 1e9 : 0;
 
 	put_number(h, "x-ratelimit-limit", b->max);
@@ -458,7 +520,7 @@ static enum weft_flow headers(struct weft_stream *s, const void *c, void *state,
 	struct state *st = state;
 
 	if (d == WEFT_RESPONSE) {
-		if (st->counted && conf->show && conf->bucket[st->bucket].max)
+		if (st->counted && conf->show && bucket_of(conf, st->place)->max)
 			show(s, conf, st, h);
 		return WEFT_NEXT;
 	}
@@ -466,7 +528,7 @@ static enum weft_flow headers(struct weft_stream *s, const void *c, void *state,
 		return WEFT_NEXT;
 	weft_scope_add(conf->scope, ENABLED, 1);
 	st->counted = true;
-	if (allowed(s, conf, state, h, &st->bucket)) {
+	if (allowed(s, conf, state, &st->place)) {
 		weft_scope_add(conf->scope, OK, 1);
 		return WEFT_NEXT;
 	}

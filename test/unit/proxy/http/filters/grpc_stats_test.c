@@ -83,6 +83,8 @@ static void together(void **state)
 
 	call(e, CALL("/s/A", "application/grpc"));
 	call(e, CALL("/s/C", "application/grpc"));
+	call(e, CALL("/s", "application/grpc")); /* no call */
+	call(e, CALL("/s/C/d", "application/grpc"));
 	assert_int_equal(named("cluster", "t", "grpc.s.A.request_message_count"), 2);
 	assert_int_equal(named("cluster", "t", "grpc.request_message_count"), 2);
 	shut(e);

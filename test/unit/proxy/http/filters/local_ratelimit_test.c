@@ -121,6 +121,53 @@ static void descriptors(void **state)
 	env_free(e);
 }
 
+static void user(struct env *e, const char *name, const char *want)
+{
+	char text[256];
+
+	e->n = 0;
+	snprintf(text, sizeof(text), "GET / HTTP/1.1\r\nhost: a\r\nx-user: %s\r\n\r\n", name);
+	say(e, text);
+	assert_true(has(e, want));
+}
+
+#define BY_USER                                                                                    \
+	"{name: all, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: up, "          \
+	"rate_limits: [{actions: [{request_headers: {header_name: x-user, descriptor_key: "        \
+	"u}}]}]}}]}"
+/* Every user has a bucket, one by name a larger one; the one not seen longest makes room. */
+static void any_value(void **state)
+{
+	static const char *const conf[] = {
+		RL("stat_prefix: w, " ON BUCKET(
+			100) ", max_dynamic_descriptors: 2, enable_x_ratelimit_headers: "
+			     "DRAFT_VERSION_03, descriptors: [{entries: [{key: u}], " BUCKET(
+				     1) "}, {entries: [{key: u, value: joe}], " BUCKET(2) "}]"),
+		RL("stat_prefix: w, " ON BUCKET(
+			100) ", max_dynamic_descriptors: 2, enable_x_ratelimit_headers: "
+			     "DRAFT_VERSION_03, local_rate_limit_per_downstream_connection: true, "
+			     "descriptors: [{entries: [{key: u}], " BUCKET(
+				     1) "}, {entries: [{key: u, value: joe}], " BUCKET(2) "}]")};
+
+	for (int i = 0; i < 2; i++) {
+		struct env *e = filter_open(conf[i], BY_USER);
+
+		user(e, "ann", "200 OK");
+		assert_true(has(e, "x-ratelimit-limit: 1\r\nx-ratelimit-remaining: 0\r\n"));
+		user(e, "bob", "200 OK");
+		user(e, "ann", "429 ");
+		user(e, "bob", "429 ");
+		user(e, "joe", "200 OK");
+		user(e, "joe", "200 OK");
+		user(e, "joe", "429 ");
+		user(e, "cat", "200 OK"); /* ann was seen before bob */
+		user(e, "bob", "429 ");
+		user(e, "ann", "200 OK");
+		again(e, "200 OK");
+		env_free(e);
+	}
+}
+
 static void grpc(void **state)
 {
 	struct env *e = filter_open(
@@ -139,8 +186,9 @@ static void bad(void **state)
 {
 	refused(RL("stat_prefix: x, token_bucket: {max_tokens: 1, fill_interval: 0.01s}"), NULL,
 		"must be at least 50 ms, is 10 ms");
-	refused(RL("stat_prefix: x, descriptors: [{entries: [{key: a}], " BUCKET(1) "}]"), NULL,
-		"descriptors of any value are not supported");
+	refused(RL("stat_prefix: x, max_dynamic_descriptors: 1001, descriptors: [{entries: [{key: "
+		   "a}], " BUCKET(1) "}]"),
+		NULL, "max_dynamic_descriptors: must be 1..1000");
 	refused(RL("stat_prefix: x, descriptors: [{entries: [{key: a, value: b}], " BUCKET(
 			1) "}, {entries: [{key: a, value: b}], " BUCKET(1) "}]"),
 		NULL, "must not name a descriptor twice");
@@ -157,9 +205,13 @@ static void bad(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bucket),      cmocka_unit_test(fills),
-		cmocka_unit_test(descriptors), cmocka_unit_test(of_a_connection),
-		cmocka_unit_test(grpc),	       cmocka_unit_test(off_and_not_enforced),
+		cmocka_unit_test(bucket),
+		cmocka_unit_test(fills),
+		cmocka_unit_test(any_value),
+		cmocka_unit_test(descriptors),
+		cmocka_unit_test(of_a_connection),
+		cmocka_unit_test(grpc),
+		cmocka_unit_test(off_and_not_enforced),
 		cmocka_unit_test(bad),
 	};
 
