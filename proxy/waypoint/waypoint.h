@@ -39,10 +39,11 @@ struct bootstrap {
 	const struct weft_yaml_doc *doc; /* NULL: merged of two, no places */
 	const Envoy__Config__Bootstrap__V3__Bootstrap *msg;
 	const struct weft_marks *marks;
-	uint64_t max_connections; /* 0: no limit */
-	const char *overload_failed; /* counts connections refused by it, where overload_manager says it */
-	struct overload *overload; /* overload.h; NULL: none */
-	int bad;		  /* errors of the file's form, first in errs */
+	uint64_t max_connections;    /* 0: no limit */
+	const char *overload_failed; /* counts connections refused by it, where overload_manager
+					says it */
+	struct overload *overload;   /* overload.h; NULL: none */
+	int bad;		     /* errors of the file's form, first in errs */
 };
 /* Reads and checks. On errors: *errs has all that were found, with places. warns and notes may be
  * NULL. */

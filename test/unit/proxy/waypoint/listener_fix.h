@@ -39,6 +39,7 @@ struct lfix {
 	unsigned live;
 };
 static struct lfix f;
+static const char *hcm_more = ""; /* further fields of the connection manager: ", a: b" */
 
 static void want_routes(void *owner, struct weft_route_table *t,
 			const Envoy__Config__Core__V3__ConfigSource *cs, const char *name, bool on)
@@ -153,11 +154,11 @@ static inline int set(const char *name, unsigned port, const char *word, const c
 	snprintf(yaml, sizeof(yaml),
 		 "name: %s\naddress: {socket_address: {address: 127.0.0.1, port_value: %u}}\n"
 		 "filter_chains: [{filters: [{name: hcm, typed_config: {\"@type\": " HCM
-		 ", stat_prefix: t, route_config: {virtual_hosts: [{name: v, domains: [\"*\"], "
+		 ", stat_prefix: t%s, route_config: {virtual_hosts: [{name: v, domains: [\"*\"], "
 		 "routes: [{match: {prefix: /}, direct_response: {status: 200, body: "
 		 "{inline_string: %s}}}]}]}, http_filters: [{name: r, typed_config: {\"@type\": "
 		 "" ROUTER "}}]}}]}]\n%s",
-		 name, port, word, more ? more : "");
+		 name, port, hcm_more, word, more ? more : "");
 	memset(&f.errs, 0, sizeof(f.errs));
 	memset(&f.warns, 0, sizeof(f.warns));
 	return listeners_set(

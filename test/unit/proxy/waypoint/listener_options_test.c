@@ -150,7 +150,7 @@ static void accepted_in_a_turn(void **state)
 
 	listeners_start(f.m);
 	assert_int_equal(set("few", 0, "x",
-			     "stat_prefix: few\nmax_connections_to_accept_per_socket_event: 2",
+			     "max_connections_to_accept_per_socket_event: 2\nstat_prefix: few",
 			     true),
 			 1);
 	assert_int_equal(set("many", 0, "x", "stat_prefix: many", true), 1);
@@ -353,6 +353,13 @@ static void refuses_requests(void **state)
 	got = get(fd, "overloaded");
 	assert_non_null(strstr(got, "503 Service Unavailable"));
 	assert_null(strstr(got, "x-envoy-local-overloaded"));
+	close(fd);
+	hcm_more = ", append_local_overload: true";
+	assert_int_equal(set("tells", 0, "word", NULL, true), 1);
+	hcm_more = "";
+	turns(2);
+	fd = dial(port_of("tells"));
+	assert_non_null(strstr(get(fd, "envoy overloaded"), "x-envoy-local-overloaded: true"));
 	close(fd);
 	weft_overload_set(WEFT_OVERLOAD_STOP_REQUESTS, 0);
 	weft_overload_set(WEFT_OVERLOAD_NO_KEEPALIVE, WEFT_OVERLOAD_FULL);
