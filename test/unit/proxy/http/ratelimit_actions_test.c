@@ -4,6 +4,7 @@
 
 static struct weft_arena *a;
 static struct weft_errs errs;
+static const char *remote = "10.1.2.3";
 
 /* The limits of a route's action; "a=b,c=d;" of each descriptor they give. */
 static const char *run(const char *limits, const char *path, const char *user)
@@ -30,7 +31,7 @@ static const char *run(const char *limits, const char *path, const char *user)
 	weft_headers_add_id(&h, WEFT_H_PATH, path, strlen(path));
 	if (user)
 		weft_headers_add(&h, "x-user", 6, user, strlen(user));
-	weft_ip_parse("10.1.2.3", &info.remote.ip);
+	weft_ip_parse(remote, &info.remote.ip);
 	weft_struct_set_string(a, weft_info_meta(&info, "ns"), "k", "v");
 	n = weft_ratelimits_count(l);
 	d = weft_arena_alloc(a, (n + 1) * sizeof(*d));
@@ -57,6 +58,15 @@ static void kinds(void **state)
 		"masked_remote_address=10.1.0.0/16;");
 	assert_string_equal(run("{actions: [{masked_remote_address: {}}]}", "/", NULL),
 			    "masked_remote_address=10.1.2.3/32;");
+	remote = "2001:db8:1:2::3";
+	assert_string_equal(
+		run("{actions: [{masked_remote_address: {v6_prefix_mask_len: 48, "
+		    "v4_prefix_mask_len: 8}}]}",
+		    "/", NULL),
+		"masked_remote_address=2001:db8:1::/48;");
+	assert_string_equal(run("{actions: [{masked_remote_address: {}}]}", "/", NULL),
+			    "masked_remote_address=2001:db8:1:2::3/128;");
+	remote = "10.1.2.3";
 	assert_string_equal(run("{actions: [{generic_key: {descriptor_value: g}}, {generic_key: "
 				"{descriptor_value: h, descriptor_key: k}}]}",
 				"/", NULL),
