@@ -362,8 +362,9 @@ static void options(void **st)
 			assert_int_equal(c.message_max, 1000);
 		else
 			assert_true(c.message_max > 1000000);
-		free((void *)c.method);
-		free((void *)c.authority);
+		free(c.method);
+		free(c.authority);
+		free(c.metadata);
 		free(cluster);
 	}
 	e->api.rate_limit_settings = NULL;

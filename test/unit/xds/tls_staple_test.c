@@ -44,10 +44,13 @@ static void response(const char *name, const struct tcert *of, const struct tcer
 	OCSP_RESPONSE *r;
 	int n;
 
-	for (int i = 0; i < 2 && all[i]; i++)
-		assert_non_null(OCSP_basic_add1_status(b, OCSP_cert_to_id(NULL, all[i]->x, ca.x),
-						       V_OCSP_CERTSTATUS_GOOD, 0, NULL, this,
-						       next));
+	for (int i = 0; i < 2 && all[i]; i++) {
+		OCSP_CERTID *id = OCSP_cert_to_id(NULL, all[i]->x, ca.x);
+
+		assert_non_null(
+			OCSP_basic_add1_status(b, id, V_OCSP_CERTSTATUS_GOOD, 0, NULL, this, next));
+		OCSP_CERTID_free(id);
+	}
 	assert_int_equal(OCSP_basic_sign(b, ca.x, ca.key, EVP_sha256(), NULL, 0), 1);
 	r = OCSP_response_create(status, status ? NULL : b);
 	n = i2d_OCSP_RESPONSE(r, &der);
