@@ -260,6 +260,7 @@ void weft_chain_forget_io(struct weft_chain *ch)
 		return;
 	/* logs are written after the io is gone */
 	ch->info.down = weft_info_keep(ch->arena, ch->info.down, ch->s.logs != NULL);
+	ch->info.requested_server_name = ch->info.down->sni;
 	ch->io = NULL;
 }
 
