@@ -465,7 +465,7 @@ static void read_http(const struct authz_state *st, const struct weft_call_resul
 	ans->verdict = AUTHZ_DENIED;
 	ans->status = status_of(r->status, 403);
 	n = r->body ? evbuffer_get_length(r->body) : 0;
-	ans->body = n ? weft_arena_strndup(a, (char *)evbuffer_pullup(r->body, -1), n) : "";
+	ans->body = n ? weft_arena_memdup(a, evbuffer_pullup(r->body, -1), n) : "";
 	ans->body_n = n;
 	for (uint32_t i = 0; i < r->headers->n; i++) {
 		const struct weft_header *f = &r->headers->v[i];

@@ -31,9 +31,11 @@ static void *message(struct weft_arena *a, const ProtobufCMessageDescriptor *d)
 /* A string field must be UTF-8; what is not becomes '!'. */
 static char *utf8(struct weft_arena *a, const char *s, size_t n)
 {
-	char *out = weft_arena_strndup(a, s, n);
+	char *out = weft_arena_alloc(a, n + 1); /* a body may have NULs: strndup ends at one */
 	size_t i = 0;
 
+	memcpy(out, s, n);
+	out[n] = '\0';
 	while (i < n) {
 		size_t len = weft_utf8_len(out + i);
 

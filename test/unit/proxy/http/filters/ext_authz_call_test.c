@@ -247,6 +247,19 @@ static void bodies(void **state)
 	shut(e);
 }
 
+/* A body is bytes: NULs in it end nothing. */
+static void bodies_with_nul(void **state)
+{
+	static const char post[] = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n"
+				   "a\0\xff\0\0\0\0z";
+	struct env *e = open_with(GRPC(", with_request_body: {max_request_bytes: 9}"), NULL);
+
+	assert_int_equal(write(e->fd, post, sizeof(post) - 1), sizeof(post) - 1);
+	turn(e, 0);
+	assert_string_equal(question(NULL)->body, "a!!!!!!z");
+	shut(e);
+}
+
 static void settings_of_routes(void **state)
 {
 	struct env *e =
@@ -534,6 +547,11 @@ static void http_without_lists(void **state)
 	say(e, ASK_APP);
 	call_answer(e, 403, HEADS, "", 0, NULL);
 	assert_true(has(e, "x-other: o\r\n"));
+	e->n = 0;
+	say(e, ASK_APP); /* a body is bytes */
+	call_answer(e, 403, NULL, "a\0b\0\0\0\0\0\0z", 10, NULL);
+	assert_true(has(e, "content-length: 10\r\n"));
+	assert_memory_equal(e->got + e->n - 10, "a\0b\0\0\0\0\0\0z", 10);
 	shut(e);
 }
 
@@ -544,6 +562,7 @@ int main(void)
 		cmocka_unit_test(of_tls),
 		cmocka_unit_test(lists),
 		cmocka_unit_test(bodies),
+		cmocka_unit_test(bodies_with_nul),
 		cmocka_unit_test(settings_of_routes),
 		cmocka_unit_test(route_is_found_again),
 		cmocka_unit_test(mutations),
