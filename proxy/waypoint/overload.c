@@ -213,8 +213,9 @@ static void gauge(const char *of, const char *what, enum weft_scope_kind kind, i
 static uint64_t heap_used(void)
 {
 	struct mallinfo2 mi = mallinfo2();
+	uint64_t used = mi.uordblks + mi.hblkhd;
 
-	return mi.uordblks + mi.hblkhd;
+	return used ? used : waypoint_rss(); /* memory is another allocator's, put before ours */
 }
 
 /* A number from 0 to 1, as the file has it now. */
