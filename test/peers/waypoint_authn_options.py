@@ -367,7 +367,7 @@ def jwt_cases():
 
 
 SKIPPED = {"date", "server", "x-envoy-upstream-service-time", "x-request-id", "x-case", "x-authz", "x-envoy-expected-rq-timeout-ms", "host"}
-KNOWN = [  # deliberate: docs/waypoint-differences.md
+KNOWN = [  # deliberate: docs/filters.md
     (r"^rules[1-8]: rules for (host|:\w+) to append", r"^(headers|body)", "what a request has once is replaced; Envoy makes a list of it"),
     (r"^text: body .*\\x00", r"^told", "a text has no NUL: an exclamation mark stands for it"),
     (r": bad empty name", r".", "a header without a name goes nowhere"),
