@@ -39,7 +39,7 @@ static void failed(void *owner, int err)
 	f->err = err;
 }
 
-static const struct weft_acceptor_ops ops = {accepted, failed};
+static const struct weft_acceptor_ops ops = {.accepted = accepted, .failed = failed};
 
 static int up(void **state)
 {
