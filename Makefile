@@ -60,10 +60,14 @@ all: $(PROGRAMS) ## build weft-proxy, weft-waypoint, weft-agent, weftctl
 STAMP := $(O)/flags.stamp
 $(shell mkdir -p $(O) && printf '%s\n' '$(CC) $(CFLAGS) $(LDFLAGS)' | cmp -s - $(STAMP) || printf '%s\n' '$(CC) $(CFLAGS) $(LDFLAGS)' > $(STAMP))
 
+# what archives are made of: a source that comes or goes is noticed, however old it is
+MEMBERS := $(O)/members.stamp
+$(shell printf '%s\n' $(foreach d,$(FOLDERS),$(call src,$(d))) | cmp -s - $(MEMBERS) || printf '%s\n' $(foreach d,$(FOLDERS),$(call src,$(d))) > $(MEMBERS))
+
 define folder
-$(call ar,$(1)): $(patsubst %.c,$(O)/%.o,$(call src,$(1))) $(if $(filter xds,$(1)),$(PROTO_C:.c=.o)) $(if $(filter proxy/codec,$(1)),$(LLHTTP))
+$(call ar,$(1)): $(MEMBERS) $(patsubst %.c,$(O)/%.o,$(call src,$(1))) $(if $(filter xds,$(1)),$(PROTO_C:.c=.o)) $(if $(filter proxy/codec,$(1)),$(LLHTTP))
 	@mkdir -p $$(@D)
-	$(Q)rm -f $$@ && ar rcs $$@ $$^
+	$(Q)rm -f $$@ && ar rcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach d,$(FOLDERS),$(eval $(call folder,$(d))))
 
