@@ -135,7 +135,6 @@ static void prepare_times(const hcm_msg *m, struct weft_hcm_conf *conf)
 	conf->safe_max_duration = m->http1_safe_max_connection_duration;
 	ms->max_stream = (uint64_t)weft_cfg_ms(o ? o->max_stream_duration : NULL, 0);
 	ms->stream_idle = (uint64_t)weft_cfg_ms(m->stream_idle_timeout, 300000);
-	conf->flush_set = m->stream_flush_timeout != NULL;
 	ms->flush = (uint64_t)weft_cfg_ms(m->stream_flush_timeout, (int64_t)ms->stream_idle);
 	ms->request = (uint64_t)weft_cfg_ms(m->request_timeout, 0);
 	ms->drain = (uint64_t)weft_cfg_ms(m->drain_timeout, 5000);

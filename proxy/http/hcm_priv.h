@@ -86,7 +86,6 @@ struct weft_hcm_conf {
 	bool strip_dot;
 	bool tracing; /* logs tell the trace id that came */
 	bool proxy_100, generate_id, preserve_id, id_in_response, pack_trace_reason;
-	bool flush_set; /* stream_flush_timeout stands there */
 	bool modify_only; /* drain_type of its listener */
 	bool append_overload, bypass_overload; /* append_local_overload; of its listener */
 	bool safe_max_duration, log_new, log_tunnel, proxy_protocol_state;

@@ -159,16 +159,10 @@ static void on_flush_late(struct weft_timer *t)
 	weft_stream_leave(s);
 }
 
-/* The route's own; its idle timeout where nobody says how long a flush may take. */
 static uint64_t flush_ms(const struct weft_stream *s)
 {
-	const struct weft_hcm_conf *conf = s->c->conf;
-
-	if (s->route && s->route->flush_timeout_ms >= 0)
-		return (uint64_t)s->route->flush_timeout_ms;
-	if (s->route && s->route->idle_timeout_ms >= 0 && !conf->flush_set)
-		return (uint64_t)s->route->idle_timeout_ms;
-	return conf->ms.flush;
+	return s->route && s->route->flush_timeout_ms >= 0 ? (uint64_t)s->route->flush_timeout_ms
+							   : s->c->conf->ms.flush;
 }
 
 void weft_stream_complete(struct weft_stream *s)

@@ -22,7 +22,7 @@ from waypoint_kit import (  # noqa: E402
 F = T + ".extensions.filters.http."
 NET = T + ".extensions.filters.network."
 NAMES = ["main", "meta", "tls", "levels", "table", "grpc", "quiet-grpc", "rbac", "limits", "always", "hosts", "cors",
-         "net-now", "net-late", "net-first", "net-tree", "own"]
+         "net-now", "net-late", "net-first", "net-tree", "own", "flush"]
 CASES = []
 SECRET = b"0123456789abcdef0123456789abcdef"
 SOON = {"retry_back_off": {"base_interval": "0.005s"}}
@@ -307,6 +307,9 @@ class Pair:
                 {"name": "h", "domains": ["*"], "routes": [to("h1", "/" + n, route_={"typed_per_filter_config": {"cors": {
                     "@type": F + "cors.v3.CorsPolicy", "allow_origin_string_match": [{"exact": "http://o"}], "allow_methods": "GET",
                     "allow_private_network_access": n == "private"}}}) for n in ("private", "public")]}], **log))),
+            listener("flush", p["flush"], chain(hcm([
+                to("h1", "/soon", flush_timeout="0.3s", idle_timeout="60s"), to("h1", "/idle", idle_timeout="0.3s"),
+                to("h1", "/late", flush_timeout="60s", idle_timeout="0.3s"), to("h1", "/")], codec_type="HTTP2", **log))),
             listener("net-now", p["net-now"], tcp(net_rbac("now", rules=rules("DENY", p["net-now"]), enforcement_type="ONE_TIME_ON_FIRST_BYTE"))),
             listener("net-late", p["net-late"], tcp(net_rbac("late", rules=rules("DENY", p["net-late"]), delay_deny="0.6s"))),
             listener("net-first", p["net-first"], tcp(net_rbac("first", shadow_rules_stat_prefix="sh", shadow_matcher=by_port(
@@ -530,6 +533,30 @@ def closes(port, first):
         return time.monotonic() - began, got[:12]
 
 
+def held(pair, path):
+    """An answer that the client gives no window for: how it ends"""
+    c = H2Client(pair.ports["flush"], window=1000, hold=True)
+    c.s.settimeout(0.2)
+    sid, a = c.send(path, do="body=50000"), None
+    end = time.monotonic() + 2
+    while time.monotonic() < end and c.answers[sid].reset is None and not c.closed:
+        try:
+            c.step()
+        except TimeoutError:
+            pass
+    a = c.answers[sid]
+    c.close()
+    return a.status, a.reset, len(a.body)
+
+
+def flush_cases(tap, pairs):
+    for path in ("/soon", "/idle", "/late", "/"):
+        e, w = (held(p, path) for p in pairs)
+        tap.same(w, e, "an answer that is not taken: %s" % path)
+        if path in ("/soon", "/late"):
+            tap.same(w[1] is not None, path == "/soon", "flush_timeout of %s" % path)
+
+
 def net_cases(tap, pairs):
     for port in ("net-now", "net-late", "net-first", "net-tree"):
         (et, e), (wt, w) = (closes(p.ports[port], True) for p in pairs)
@@ -582,6 +609,7 @@ def main():
     if not only:
         turns(tap, pairs)
         tls_cases(tap, pairs, pki, stranger)
+        flush_cases(tap, pairs)
         net_cases(tap, pairs)
         newer(tap, pairs[1])
         refusals(tap)
