@@ -57,6 +57,30 @@ static void a_request_is_answered(void **state)
 	assert_int_equal(weft_session_open_count(srv->s), 0);
 }
 
+static uint64_t head_rx, head_tx, rx, tx;
+
+static void count_heads(struct ex *e, bool end)
+{
+	ok(e, end);
+	weft_exchange_head_bytes(e->x, &head_rx, &head_tx);
+	weft_exchange_bytes(e->x, &rx, &tx);
+}
+
+/* As Envoy counts: names, values and three bytes of what came, four of what goes. */
+static void heads_are_counted(void **state)
+{
+	static const char ask[] = "GET /a?b HTTP/1.1\r\nHost: h:1\r\nX-One:  v \r\n\r\n";
+
+	srv->on_headers = count_heads;
+	start();
+	put(fd, ask);
+	assert_string_equal(get(fd), OK);
+	assert_int_equal(head_rx, (4 + 3 + 3) + (5 + 1 + 3));
+	assert_int_equal(head_tx, strlen("content-length: 2\r\n"));
+	assert_int_equal(rx, strlen(ask));
+	assert_int_equal(tx, strlen(OK));
+}
+
 static void pipelined_requests_come_one_by_one(void **state)
 {
 	start();
@@ -531,6 +555,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_request_is_answered),
+		T(heads_are_counted),
 		T(pipelined_requests_come_one_by_one),
 		T(bodies_are_told_with_their_end),
 		T(chunks_win_over_a_length_where_allowed),

@@ -79,6 +79,34 @@ static void bodies_and_trailers_both_ways(void **state)
 	assert_log(srv, "done\n");
 }
 
+static struct {
+	uint64_t head_rx, head_tx, rx, tx;
+} seen;
+
+static void count_late(struct ex *e, struct evbuffer *b, bool end)
+{
+	weft_exchange_head_bytes(e->x, &seen.head_rx, &seen.head_tx);
+	weft_exchange_bytes(e->x, &seen.rx, &seen.tx);
+}
+
+/* HEADERS frames with their heads; DATA beside them. */
+static void heads_are_counted(void **state)
+{
+	struct ex *e;
+
+	srv->on_data = count_late;
+	start();
+	e = ask(cli, HEAD("POST") "\nx-long: abcdefghijklmnopqrstuvwxyz", true);
+	send_text(e, "12345", true);
+	settle();
+	assert_int_equal(seen.head_tx, 0); /* nothing is answered yet */
+	assert_in_range(seen.head_rx, 9 + 20, 9 + 100);
+	assert_int_equal(seen.rx, seen.head_rx + 9 + 5);
+	weft_exchange_head_bytes(e->x, &seen.head_rx, &seen.head_tx);
+	assert_int_equal(seen.head_tx, seen.rx - 14);
+	assert_int_equal(seen.head_rx, 0);
+}
+
 static void cookies_are_joined(void **state)
 {
 	start();
@@ -420,6 +448,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_request_is_answered),
+		T(heads_are_counted),
 		T(bodies_and_trailers_both_ways),
 		T(cookies_are_joined),
 		T(te_trailers_travels),

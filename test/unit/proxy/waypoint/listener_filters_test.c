@@ -1,4 +1,5 @@
 /* What runs before a chain is chosen: each listener filter, their order, and how it ends. */
+#include "proxy/codec/sniff.h"
 #include "proxy/waypoint/listener.h"
 
 #include <event2/buffer.h>
@@ -29,7 +30,8 @@ static struct {
 	bool ok, restored;
 	char sni[256], transport[16], alpn[4][32], bytes[8192];
 	size_t n_alpn, n_bytes;
-	struct weft_sockaddr local, remote, direct;
+	struct weft_sockaddr local, remote, direct, direct_local;
+	char ja3[64], ja4[64];
 } got;
 
 static void done(void *owner, struct lpre *p, const struct lpre_done *d, bool ok)
@@ -41,6 +43,9 @@ static void done(void *owner, struct lpre *p, const struct lpre_done *d, bool ok
 	got.local = d->local;
 	got.remote = d->remote;
 	got.direct = d->direct_remote;
+	got.direct_local = d->direct_local;
+	snprintf(got.ja3, sizeof(got.ja3), "%s", d->ja3 ? d->ja3 : "");
+	snprintf(got.ja4, sizeof(got.ja4), "%s", d->ja4 ? d->ja4 : "");
 	snprintf(got.sni, sizeof(got.sni), "%s", d->sni);
 	snprintf(got.transport, sizeof(got.transport), "%s", d->transport);
 	for (; d->alpn && d->alpn[got.n_alpn] && got.n_alpn < 4; got.n_alpn++)
@@ -167,6 +172,23 @@ static void tls(void **state)
 	assert_string_equal(got.alpn[1], "http/1.1");
 	assert_int_equal(got.n_bytes, n);
 	assert_memory_equal(got.bytes, b, n);
+}
+
+/* Only what is asked for. */
+static void fingerprints(void **state)
+{
+	uint8_t b[4096];
+	size_t n = hello(b, sizeof(b), "a.example");
+
+	add(LF_TLS_INSPECTOR)->prints = WEFT_SNIFF_WANT_JA4;
+	start();
+	say(b, n);
+	decided(true);
+	assert_string_equal(got.ja3, "");
+	assert_memory_equal(got.ja4, "t13d", 4);
+	assert_memory_equal(got.ja4 + 8, "h2_", 3);
+	assert_int_equal(strlen(got.ja4), WEFT_SNIFF_JA4 - 2);
+	assert_true(weft_sockaddr_eq(&got.direct_local, &got.local));
 }
 
 static void tls_too_large(void **state)
@@ -400,6 +422,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(tls_too_large, setup, teardown),
 		cmocka_unit_test_setup_teardown(not_tls, setup, teardown),
 		cmocka_unit_test_setup_teardown(half_a_hello, setup, teardown),
+		cmocka_unit_test_setup_teardown(fingerprints, setup, teardown),
 		cmocka_unit_test_setup_teardown(gone_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(http, setup, teardown),
 		cmocka_unit_test_setup_teardown(proxy, setup, teardown),
