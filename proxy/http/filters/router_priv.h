@@ -90,6 +90,10 @@ bool router_leave(struct router *r);	 /* whole both ways: it ends by itself; fal
 void router_send_body(struct router *r); /* what waits in out, to the exchange */
 void router_arm_request_done(struct router *r);
 void router_timeout(struct router *r, bool per_try);
+/* router_answer.c */
+void router_host_answered(struct router *r, struct weft_headers *h);
+void router_count_answer(struct router *r, const struct weft_headers *h, uint64_t now);
+void router_own_headers(struct router *r, struct weft_headers *h, uint64_t now);
 /* router_retry.c */
 void router_retry_init(struct router *r);
 bool router_retry_reset(struct router *r, enum weft_reset why);
@@ -102,7 +106,6 @@ bool router_host_ok(void *owner, const struct weft_endpoint_entry *e);
 void router_priorities(void *owner, uint32_t *pct, const uint32_t *there, size_t n);
 /* router_answer: what follows the decision not to retry. router_reset: an end without one. */
 void router_answer(struct router *r, struct weft_headers *h, bool end);
-void router_host_answered(struct router *r, struct weft_headers *h);
 void router_reset(struct router *r, enum weft_reset why, const char *detail);
 extern const struct weft_exchange_ops router_exchange_ops;
 /* router_hedge.c: tries that timed out and are not given up. */
