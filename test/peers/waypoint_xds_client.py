@@ -15,7 +15,8 @@ import h2.events
 import h2.exceptions
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from waypoint_kit import Proxy, Tap, address, bootstrap, cluster, wait_for, SLOW, T, WORK  # noqa: E402
+from waypoint_kit import (Proxy, Tap, address, ask, bootstrap, chain, cluster, free_ports, hcm, listener, wait_for,  # noqa: E402
+                          SLOW, T, WORK)
 
 CDS = T + ".config.cluster.v3.Cluster"
 tap = Tap()
@@ -195,6 +196,28 @@ def size():
     tap.same(got, [(True, 2, 1)] * 2, "max_receive_message_length below it: the stream ends, and a shorter one is taken from the next")
 
 
+def first_fetch():
+    """Routes that never come: initial_fetch_timeout says how long the listener waits for them; 0 s: for ever"""
+    for kind in ("envoy", "weft"):
+        for wait in ("1s", "0s"):
+            ads, port = Ads(lambda stream: []), free_ports(1)[0]
+            h = hcm([])
+            del h["typed_config"]["route_config"]
+            h["typed_config"]["rds"] = {"route_config_name": "never", "config_source": {
+                "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": wait}}
+            p = Proxy(bootstrap([listener("l", port, chain(h))], [cluster("ads", ads.port, http={"explicit_http_config": {
+                "http2_protocol_options": {}}})], dynamic_resources={"ads_config": {
+                    "api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "ads"}}]}}),
+                kind, "first-%s-%s" % (wait, kind), wait=False)
+            asked = wait_for(lambda: ads.requests, 30)  # noqa: B023
+            if wait == "1s":
+                tap.ok(asked and wait_for(p.ready, 30) and wait_for(lambda: ask(port, timeout=5).status == 404, 10),  # noqa: B023
+                       "%s: initial_fetch_timeout 1s: the listener goes on without its routes" % kind)
+            else:
+                tap.ok(asked and not wait_for(p.ready, 3 * SLOW), "%s: initial_fetch_timeout 0s: it waits for them" % kind)
+            tap.same(p.stop(), 0, "%s: ends when told" % kind)
+
+
 def mounted(base, n, name):
     """cds.json is a link through ..data, which is replaced"""
     os.makedirs("%s/..%d" % (base, n))
@@ -232,7 +255,7 @@ def paths():
 
 
 def main():
-    for part in (node, rate, size, paths):
+    for part in (node, rate, size, first_fetch, paths):
         try:
             part()
         except Exception as e:  # noqa: BLE001
