@@ -206,6 +206,7 @@ lint: $(O)/deps.lint ## format, include direction, warnings as errors, scripts, 
 	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
 	$(Q)test/lint/includes.sh
 	$(Q)test/lint/size.sh
+	$(Q)test/lint/options.py
 	$(Q)docs/gen-reasons.sh --check
 	$(Q)shellcheck -x -S warning -e SC1007 $$(git ls-files '*.sh' .ci/run)
 	$(Q)codespell -L ans,nd,te,rlse,als,upto,pres,protocal,froms $$(git ls-files | grep -v -e '^test/fuzz/corpus/' -e '^LICENSE')

@@ -259,7 +259,7 @@ void weft_sniff_ja4(const struct hello_parts *h, char *ret)
 	ja4_hash(&c, c_hash);
 	ja4_hash(&e, e_hash);
 	ja4_alpn(h, alpn);
-	snprintf(ret, WEFT_SNIFF_JA4 + 1, "t%s%c%02u%02u%s_%s_%s", ja4_version(h),
+	snprintf(ret, WEFT_SNIFF_JA4 + 1, "t%s%c%02u%02u%.4s_%.12s_%.12s", ja4_version(h),
 		 find(h, SNIFF_EXT_SERVER_NAME, &ext) ? 'd' : 'i', two_digits(ciphers.n),
 		 two_digits(extensions.n), alpn, c_hash, e_hash);
 	free(ciphers.v);

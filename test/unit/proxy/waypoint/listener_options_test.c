@@ -1,6 +1,7 @@
 /* Options of a listener: what its sockets are told, and what those that come meet. */
 #include "test/unit/proxy/waypoint/listener_fix.h"
 
+#include "proxy/codec/sniff.h"
 #include "proxy/core/overload.h"
 #include <netinet/tcp.h>
 
@@ -294,6 +295,38 @@ static void hello_size(void **state)
 	}
 }
 
+/* Only what is asked for is computed; what it comes to: listener_filters_test.c. */
+static void prints_of(void *ctx, const struct listener_view *v)
+{
+	*(unsigned *)ctx = v->active->filter[0].prints;
+}
+
+static void fingerprints(void **state)
+{
+	static const struct {
+		const char *more;
+		unsigned want;
+	} v[] = {{"", 0},
+		 {", enable_ja3_fingerprinting: true", WEFT_SNIFF_WANT_JA3},
+		 {", enable_ja4_fingerprinting: true", WEFT_SNIFF_WANT_JA4},
+		 {", enable_ja3_fingerprinting: true, enable_ja4_fingerprinting: true",
+		  WEFT_SNIFF_WANT_JA3 | WEFT_SNIFF_WANT_JA4}};
+	char text[300];
+
+	listeners_start(f.m);
+	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
+		unsigned got = ~0u;
+
+		snprintf(text, sizeof(text),
+			 "listener_filters: [{name: t, typed_config: {\"@type\": " LF
+			 "tls_inspector.v3.TlsInspector%s}}]",
+			 v[i].more);
+		assert_int_equal(set("l", 0, "x", text, true), 1);
+		listeners_each(f.m, prints_of, &got);
+		assert_int_equal(got, v[i].want);
+	}
+}
+
 /* ---- overload */
 static void refuses_connections(void **state)
 {
@@ -385,6 +418,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(filter_disabled, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(goes_on_after_timeout, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(hello_size, fix_setup, fix_end),
+		cmocka_unit_test_setup_teardown(fingerprints, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(refuses_connections, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(holds_connections, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(refuses_requests, fix_setup, fix_end),
