@@ -264,12 +264,22 @@ def statistics():
 
 
 # ---- what is accepted in one event
+def stopped(pid):
+    """All its threads stand still"""
+    states = []
+    for task in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/stat" % (pid, task), encoding="utf-8") as f:
+            states.append(f.read().rsplit(")", 1)[1].split()[0])
+    return set(states) == {"T"}
+
+
 def accepts(kind):
     P = free_ports(2)
     ls = [listener("few", P[0], HELLO, max_connections_to_accept_per_socket_event=3, stat_prefix="few"),
           listener("many", P[1], HELLO, stat_prefix="many")]
     p = Proxy(bootstrap(ls, []), kind, name="accepts-" + kind)
     os.kill(p.p.pid, signal.SIGSTOP)
+    wait_for(lambda: stopped(p.p.pid))
     held = [dial(port) for port in P for _ in range(10)]
     os.kill(p.p.pid, signal.SIGCONT)
     wait_for(lambda: sum(p.stat("listener.%s.downstream_cx_total" % n) or 0 for n in ("few", "many")) == 20)
