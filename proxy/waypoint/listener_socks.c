@@ -35,13 +35,28 @@ static bool path_is_ours(const struct lsock *s)
 {
 	const struct lsock *o;
 
-	if (!s->conf.unix_path || *s->conf.unix_path == '@' || !s->n)
+	if (!s->conf.unix_path || *s->conf.unix_path == '@' || !s->n || s->closed)
 		return false;
 	TAILQ_FOREACH (o, &s->m->socks, link)
-		if (o != s && o->n && o->conf.unix_path &&
+		if (o != s && o->n && !o->closed && o->conf.unix_path &&
 		    !strcmp(o->conf.unix_path, s->conf.unix_path))
 			return false;
 	return true;
+}
+
+void lsock_close(struct lsock *s)
+{
+	size_t i;
+
+	if (!s || s->closed)
+		return;
+	for (i = 0; i < s->n; i++) {
+		close(s->fd[i]);
+		s->fd[i] = -1;
+	}
+	if (path_is_ours(s))
+		unlink(s->conf.unix_path);
+	s->closed = true;
 }
 
 void lsock_unref(struct lsock *s)
@@ -51,10 +66,7 @@ void lsock_unref(struct lsock *s)
 
 	if (!s || --s->refs)
 		return;
-	for (i = 0; i < s->n; i++)
-		close(s->fd[i]);
-	if (path_is_ours(s))
-		unlink(s->conf.unix_path);
+	lsock_close(s);
 	TAILQ_REMOVE(&s->m->socks, s, link);
 	o = (struct weft_sockopt *)s->conf.opts;
 	for (i = 0; i < s->conf.n_opts; i++)
@@ -118,10 +130,10 @@ static struct lsock *sock_find(struct listeners *m, const struct entry *of,
 	unsigned i;
 
 	for (i = 0; of && i < LISTENER_ADDRS_MAX; i++)
-		if (of->sock[i] && same_socket(&of->sock[i]->conf, conf))
+		if (of->sock[i] && !of->sock[i]->closed && same_socket(&of->sock[i]->conf, conf))
 			return of->sock[i];
 	TAILQ_FOREACH (s, &m->socks, link)
-		if (!s->users && (conf->unix_path || conf->addr.port) &&
+		if (!s->users && !s->closed && (conf->unix_path || conf->addr.port) &&
 		    same_socket(&s->conf, conf))
 			return s;
 	return NULL;

@@ -270,17 +270,20 @@ static void fds_set(struct wlistener *wl, struct lconf *l, const int *fds)
 	for (i = 0; i < LISTENER_ADDRS_MAX; i++) {
 		int fd = i < l->n_addr && l->bind ? fds[i] : -1;
 
-		if (wl->acceptor[i] && wl->fd[i] == fd)
-			continue;
-		weft_acceptor_free(wl->acceptor[i]);
-		wl->acceptor[i] = NULL;
-		wl->fd[i] = fd;
-		if (fd >= 0)
-			wl->acceptor[i] = weft_acceptor_new(wl->ws->conf.worker->base, fd,
-							    l->max_accept, &acceptor_ops, wl);
-		if (wl->acceptor[i] && wl->ws->paused && !l->bypass_overload)
-			weft_acceptor_enable(wl->acceptor[i], false);
+		if (!wl->acceptor[i] || wl->fd[i] != fd || wl->max_accept != l->max_accept) {
+			weft_acceptor_free(wl->acceptor[i]);
+			wl->acceptor[i] = NULL;
+			wl->fd[i] = fd;
+			if (fd >= 0)
+				wl->acceptor[i] =
+					weft_acceptor_new(wl->ws->conf.worker->base, fd,
+							  l->max_accept, &acceptor_ops, wl);
+		}
+		/* a kept one, too: whether it bypasses overload may be another now */
+		if (wl->acceptor[i] && wl->ws->paused)
+			weft_acceptor_enable(wl->acceptor[i], l->bypass_overload);
 	}
+	wl->max_accept = l->max_accept;
 }
 
 void wlistener_set(struct wlisteners *ws, struct lconf *l, const int *fds)

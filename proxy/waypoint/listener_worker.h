@@ -24,7 +24,7 @@ struct wlistener {
 	struct wconf *conf;
 	struct weft_acceptor *acceptor[LISTENER_ADDRS_MAX];
 	int fd[LISTENER_ADDRS_MAX];
-	unsigned n_fd;
+	unsigned max_accept; /* of the acceptors */
 };
 struct wlisteners {
 	struct wlisteners_conf conf;

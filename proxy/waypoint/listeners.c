@@ -167,9 +167,18 @@ static void conf_gone(struct listeners *m, struct lconf *l)
 }
 
 /* ---- states */
+
+/* Inbound ones are stopped: they stay as they are, as Envoy's, and do not open again. */
+static bool ended(const struct listeners *m, const Envoy__Config__Listener__V3__Listener *msg)
+{
+	return m->inbound_stopped &&
+	       msg->traffic_direction == ENVOY__CONFIG__CORE__V3__TRAFFIC_DIRECTION__INBOUND;
+}
+
 static bool warm(const struct listeners *m, const struct lconf *l)
 {
-	return m->started && !l->secrets_missing && weft_route_deps_ready(&l->deps);
+	return m->started && !l->secrets_missing && weft_route_deps_ready(&l->deps) &&
+	       !ended(m, l->msg);
 }
 
 static void activate(struct entry *e)
@@ -303,6 +312,12 @@ int listeners_set(struct listeners *m, struct weft_cfg *c, const struct weft_pat
 		weft_arena_free(arena);
 		return -EINVAL;
 	}
+	if (ended(m, msg)) {
+		weft_log(WEFT_LOG_INFO, "inbound listeners are stopped: not used name=\"%s\"",
+			 msg->name ? msg->name : "");
+		weft_arena_free(arena);
+		return 0;
+	}
 	if (lconf_new(c, at, &in, &l)) {
 		weft_scope_global_add("listener_manager.listener_create_failure", WEFT_COUNTER, 1);
 		return -EINVAL;
@@ -413,7 +428,8 @@ void listeners_secret(struct listeners *m, const char *name)
 	struct entry *e;
 
 	TAILQ_FOREACH (e, &m->list, link)
-		if (secrets_of(e->warming ? e->warming : e->active, is_name, (void *)name))
+		if (!ended(m, (e->warming ? e->warming : e->active)->msg) &&
+		    secrets_of(e->warming ? e->warming : e->active, is_name, (void *)name))
 			rebuild(e);
 }
 
@@ -462,30 +478,62 @@ void listeners_pause(struct listeners *m, bool on)
 }
 
 struct draining {
+	struct listeners *m;
 	bool inbound, stop;
+	_Atomic size_t left;
 };
+
+/* No worker accepts any more: clients are refused at once and do not wait in the backlog. */
+static void drained(struct weft_worker *w, void *arg)
+{
+	struct draining *d = arg;
+	struct entry *e;
+	unsigned k;
+
+	TAILQ_FOREACH (e, &d->m->list, link) {
+		const struct lconf *l = e->active ? e->active : e->warming;
+
+		if (d->inbound && !ended(d->m, l->msg))
+			continue;
+		for (k = 0; k < LISTENER_ADDRS_MAX; k++) {
+			lsock_close(e->sock[k]);
+			lsock_close(e->warm_sock[k]);
+		}
+	}
+	free(d);
+}
 
 static void drain_one(struct weft_worker *w, void *arg)
 {
 	struct draining *d = arg;
+	struct weft_worker *main = d->m->conf.main;
 
 	wlisteners_drain(wlisteners_of(w), d->stop, d->inbound);
-	free(d);
+	if (--d->left)
+		return;
+	if (d->stop)
+		weft_worker_post(main, drained, d);
+	else
+		free(d);
 }
 
 void listeners_stop_accepting(struct listeners *m, bool inbound_only, bool stop)
 {
+	struct draining *d;
 	size_t i;
 
 	if (stop && !inbound_only)
 		m->stopped = true;
-	for (i = 0; i < m->conf.n_workers; i++) {
-		struct draining *d = weft_xcalloc(1, sizeof(*d));
-
-		d->inbound = inbound_only;
-		d->stop = stop;
+	m->inbound_stopped |= stop;
+	if (!m->conf.n_workers)
+		return;
+	d = weft_xcalloc(1, sizeof(*d));
+	d->m = m;
+	d->inbound = inbound_only;
+	d->stop = stop;
+	d->left = m->conf.n_workers;
+	for (i = 0; i < m->conf.n_workers; i++)
 		weft_worker_post(m->conf.workers[i], drain_one, d);
-	}
 }
 
 void listeners_each(struct listeners *m, void (*fn)(void *ctx, const struct listener_view *v),

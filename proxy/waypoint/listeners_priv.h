@@ -15,6 +15,7 @@ struct lsock {
 	size_t n;
 	unsigned refs;	/* entries that use it now, or did until workers let go */
 	unsigned users; /* of them, entries that use it now */
+	bool closed;	/* before its time: nobody accepts from it any more */
 };
 struct entry {
 	TAILQ_ENTRY(entry) link;
@@ -29,13 +30,14 @@ struct listeners {
 	struct listeners_conf conf;
 	TAILQ_HEAD(, entry) list;
 	TAILQ_HEAD(, lsock) socks;
-	bool started, stopped;
+	bool started, stopped, inbound_stopped;
 };
 
 /* ---- listener_socks.c */
 /* An entry's: given back. */
 void lsock_leave(struct lsock *s);
 void lsock_unref(struct lsock *s);
+void lsock_close(struct lsock *s); /* stays an entry's, without descriptors; NULL is fine */
 /* Sockets for a configuration, those of the entry used again. 0, -EADDRINUSE. */
 int lsocks_take(struct listeners *m, const struct entry *e, const struct lconf *l,
 		struct lsock **ret, struct weft_err *reterr);

@@ -186,6 +186,58 @@ static void drains(void **state)
 	close(i);
 }
 
+/* What overload pauses: a configuration that comes meanwhile says whether it is met. */
+static void paused_and_changed(void **state)
+{
+	static const char bypass[] = "bypass_overload_manager: true";
+	int fd;
+
+	listeners_start(f.m);
+	assert_int_equal(set("l", 0, "one", NULL, true), 1);
+	turns(2);
+	listeners_pause(f.m, true);
+	turns(2);
+	fd = dial(port_of("l"));
+	assert_int_equal(set("l", 0, "two", bypass, true), 1);
+	assert_non_null(strstr(get(fd, "two"), "200 OK"));
+	close(fd);
+	assert_int_equal(set("l", 0, "three", NULL, true), 1);
+	turns(2);
+	fd = dial(port_of("l"));
+	turns(4);
+	assert_int_equal(f.connections, 0); /* it waits again */
+	listeners_pause(f.m, false);
+	assert_non_null(strstr(get(fd, "three"), "200 OK"));
+	close(fd);
+}
+
+/* Inbound ones that were stopped do not open again by a change. */
+static void stopped_stays_so(void **state)
+{
+	static const char inbound[] = "traffic_direction: INBOUND";
+	unsigned in, out;
+	int fd;
+
+	listeners_start(f.m);
+	assert_int_equal(set("in", 0, "one", inbound, true), 1);
+	assert_int_equal(set("out", 0, "one", NULL, true), 1);
+	turns(2);
+	in = port_of("in");
+	out = port_of("out");
+	listeners_stop_accepting(f.m, true, true);
+	turns(4);
+	assert_int_equal(dial(in), -ECONNREFUSED);
+	assert_int_equal(set("in", 0, "two", inbound, true), 0);
+	assert_int_equal(set("new", 0, "two", inbound, true), 0);
+	assert_int_equal(set("out", 0, "two", NULL, true), 1);
+	turns(4);
+	assert_int_equal(dial(in), -ECONNREFUSED);
+	assert_int_equal(port_of("new"), 0);
+	fd = dial(out);
+	assert_non_null(strstr(get(fd, "two"), "200 OK"));
+	close(fd);
+}
+
 static void waits_for_routes(void **state)
 {
 	static const char yaml[] =
@@ -261,6 +313,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(broken_update_changes_nothing, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(limited, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(drains, fix_setup, fix_end),
+		cmocka_unit_test_setup_teardown(paused_and_changed, fix_setup, fix_end),
+		cmocka_unit_test_setup_teardown(stopped_stays_so, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(waits_for_routes, fix_setup, fix_end),
 		cmocka_unit_test_setup_teardown(by_destination, fix_setup, fix_end),
 	};
