@@ -7,7 +7,13 @@
 #include <event2/event_struct.h>
 #include <stdlib.h>
 
-enum { BUCKETS = 64, TURN_MAX = 1000 };
+enum {
+	BUCKETS = 64,
+	TURN_MAX = 1000,
+	LISTS_MAX = 1024, /* then durations share lists: peers may ask for any (grpc-timeout) */
+	SHARED_BITS = 6,  /* of a duration in a shared list, rounded up: 3% at most */
+};
+#define MS_MAX (1ull << 43) /* 278 years: in ns it is a number yet */
 TAILQ_HEAD(timers, weft_timer);
 struct weft_timer_list {
 	struct weft_timer_list *next; /* of its bucket */
@@ -21,6 +27,7 @@ struct weft_timers {
 	struct event_base *base;
 	struct weft_timer_list *recent;
 	struct weft_timer_list *buckets[BUCKETS];
+	unsigned n_lists;
 };
 
 static void timers_done(struct weft_worker *w, void *part)
@@ -73,6 +80,7 @@ static void drop_list(struct weft_timer_list *l)
 	while (*at != l)
 		at = &(*at)->next;
 	*at = l->next;
+	l->of->n_lists--;
 	if (l->of->recent == l)
 		l->of->recent = NULL;
 	free(l);
@@ -99,16 +107,39 @@ static void on_due(evutil_socket_t fd, short what, void *arg)
 		drop_list(l);
 }
 
-static struct weft_timer_list *list_of(struct weft_timers *ts, uint64_t ms)
+static struct weft_timer_list *there(struct weft_timers *ts, uint64_t ms)
 {
-	unsigned b = bucket_of(ms);
 	struct weft_timer_list *l;
 
 	if (ts->recent && ts->recent->ms == ms)
 		return ts->recent;
-	for (l = ts->buckets[b]; l; l = l->next)
+	for (l = ts->buckets[bucket_of(ms)]; l; l = l->next)
 		if (l->ms == ms)
 			return ts->recent = l;
+	return NULL;
+}
+
+static uint64_t shared(uint64_t ms)
+{
+	int drop = 64 - __builtin_clzll(ms) - SHARED_BITS;
+	uint64_t step = drop > 0 ? 1ull << drop : 1;
+
+	return (ms + step - 1) / step * step;
+}
+
+static struct weft_timer_list *list_of(struct weft_timers *ts, uint64_t ms)
+{
+	struct weft_timer_list *l = there(ts, ms);
+	unsigned b;
+
+	if (!l && ts->n_lists >= LISTS_MAX) {
+		ms = shared(ms);
+		l = there(ts, ms);
+	}
+	if (l)
+		return l;
+	b = bucket_of(ms);
+	ts->n_lists++;
 	l = weft_xcalloc(1, sizeof(*l));
 	l->of = ts;
 	l->ms = ms;
@@ -127,10 +158,10 @@ void weft_timer_set(struct weft_timers *ts, struct weft_timer *t, uint64_t ms, u
 	weft_timer_clear(t);
 	if (!ms)
 		return;
-	l = list_of(ts, ms);
+	l = list_of(ts, ms < MS_MAX ? ms : MS_MAX);
 	t->list = l;
 	t->fn = fn;
-	t->due_ns = now_ns + ms * 1000000;
+	t->due_ns = now_ns + l->ms * 1000000;
 	/* a clock read a little earlier may ask for an earlier place */
 	before = TAILQ_LAST(&l->q, timers);
 	while (before && before->due_ns > t->due_ns)

@@ -92,12 +92,32 @@ static void setting_is_cheap(void **state)
 	weft_worker_free(w);
 }
 
+/* Peers may ask for any duration: that makes no more events than the limit. */
+static void durations_share(void **state)
+{
+	struct weft_worker *w = weft_worker_new(0, NULL);
+	uint64_t now = weft_now_ns();
+	int n;
+
+	ts = weft_timers_of(w);
+	for (uint64_t ms = 100000; ms < 160000; ms++) {
+		weft_timer_set(ts, &t[0], ms, now, on_timer);
+		assert_in_range(t[0].due_ns, now + ms * 1000000, now + ms * 1040000);
+	}
+	n = event_base_get_num_events(w->base, EVENT_BASE_COUNT_ADDED);
+	assert_in_range(n, 1024, 1200);
+	weft_timer_set(ts, &t[1], UINT64_MAX / 1000, now, on_timer); /* no number of ns */
+	assert_true(t[1].due_ns > now + (1ull << 62));
+	weft_worker_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(fires_in_order),
 		cmocka_unit_test(callbacks_may_set_and_clear),
 		cmocka_unit_test(setting_is_cheap),
+		cmocka_unit_test(durations_share),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
