@@ -4,9 +4,14 @@
 
 #include <math.h>
 
+/* 73 years: a bucket that takes longer to fill begins with what comes in that time. */
+static const double FILL_MAX_NS = (double)(1ull << 61);
+
 int64_t weft_token_bucket_full(const struct weft_token_bucket *b, int64_t now)
 {
-	return b->max ? now - (int64_t)ceil((double)b->max / b->per_ns) : now;
+	double ns = b->max ? ceil((double)b->max / b->per_ns) : 0;
+
+	return now - (int64_t)(ns < FILL_MAX_NS ? ns : FILL_MAX_NS);
 }
 
 double weft_token_bucket_level(const struct weft_token_bucket *b, int64_t empty, int64_t now)
@@ -27,7 +32,7 @@ bool weft_token_bucket_take(const struct weft_token_bucket *b, _Atomic int64_t *
 		if (there < 1)
 			return false;
 		/* rounded in favour of the client, that no token is lost */
-		next = now - (int64_t)ceil((there - 1) / b->per_ns);
+		next = now - (int64_t)fmin(ceil((there - 1) / b->per_ns), FILL_MAX_NS);
 	} while (!atomic_compare_exchange_weak_explicit(at, &was, next, memory_order_relaxed,
 							memory_order_relaxed));
 	return true;

@@ -59,6 +59,13 @@ static void fills(void **state)
 	again(e, "200 OK");
 	again(e, "429 ");
 	env_free(e);
+	/* centuries until it is full */
+	e = filter_open(RL("stat_prefix: f, " ON "token_bucket: {max_tokens: 4000000000, "
+			   "fill_interval: 864000s}"),
+			NULL);
+	again(e, "200 OK");
+	again(e, "200 OK");
+	env_free(e);
 }
 
 static void of_a_connection(void **state)
