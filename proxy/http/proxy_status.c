@@ -84,7 +84,7 @@ static const char *details_of(const struct weft_proxy_status *p, const struct we
 void weft_proxy_status_apply(const struct weft_proxy_status *p, const struct weft_info *info,
 			     struct weft_headers *h)
 {
-	const struct weft_header *there = weft_headers_find(h, "proxy-status", 12);
+	const char *there = weft_headers_joined(h, "proxy-status", 12, NULL);
 	const struct problem *w = problems, *end = w + sizeof(problems) / sizeof(*problems);
 	const char *text;
 	char code[8];
@@ -93,8 +93,8 @@ void weft_proxy_status_apply(const struct weft_proxy_status *p, const struct wef
 		w++;
 	if (w == end)
 		return;
-	text = weft_arena_printf(h->arena, "%s%s%s; error=%s", there ? there->value : "",
-				 there ? ", " : "", p->name, w->name);
+	text = weft_arena_printf(h->arena, "%s%s%s; error=%s", there ?: "", there ? ", " : "",
+				 p->name, w->name);
 	if (p->details && info->details)
 		text = weft_arena_printf(h->arena, "%s; details=\"%s\"", text,
 					 details_of(p, info, h->arena));

@@ -90,9 +90,11 @@ static void members_are_added(void **state)
 	weft_info_flag(&info, WEFT_FLAG_UC);
 	weft_headers_init(&h, arena);
 	weft_headers_add(&h, "Proxy-Status", 12, "theirs; error=dns_error", 23);
+	weft_headers_add(&h, "proxy-status", 12, "more", 4);
 	weft_proxy_status_apply(&p, &info, &h);
+	assert_int_equal(h.n, 1);
 	assert_string_equal(weft_headers_find(&h, "proxy-status", 12)->value,
-			    "theirs; error=dns_error, mine; error=connection_terminated");
+			    "theirs; error=dns_error,more, mine; error=connection_terminated");
 }
 
 static int up(void **state)
