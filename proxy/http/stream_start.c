@@ -85,7 +85,7 @@ static uint64_t life_ms(const struct weft_stream *s)
 	if (r->grpc_timeout_offset_ms > 0)
 		ms = ms > r->grpc_timeout_offset_ms ? ms - r->grpc_timeout_offset_ms : 0;
 	weft_grpc_timeout_set(s->head[WEFT_REQUEST], (uint64_t)ms);
-	return (uint64_t)ms;
+	return ms ? (uint64_t)ms : 1; /* no time is over at once: 0 would be without end */
 }
 
 void weft_stream_times(struct weft_stream *s)

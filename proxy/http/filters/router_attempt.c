@@ -43,6 +43,10 @@ static void on_per_try_idle(struct weft_timer *t)
 {
 	struct router *r = ROUTER_OF(t, per_try_idle);
 
+	if (r->hedge) {
+		router_hedge_timeout(r);
+		return;
+	}
 	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_per_try_idle_timeout, 1);
 	timed_out(r, true, "upstream_per_try_idle_timeout");
 }
@@ -149,11 +153,17 @@ void router_answer(struct router *r, struct weft_headers *h, bool end)
 static void x_headers(struct weft_exchange *x, struct weft_headers *h, bool end)
 {
 	struct router *r = weft_exchange_user(x);
+	bool bad;
 
 	router_host_answered(r, h);
 	r->answer_whole = end;
-	if (!r->retried && router_retry_headers(r, h) && router_retry(r, h))
+	bad = router_retry_headers(r, h);
+	if (bad && !r->retried && router_retry(r, h))
 		return;
+	if (bad && r->asides) { /* one of them may do better */
+		router_free_attempt(r, true);
+		return;
+	}
 	router_answer(r, h, end);
 }
 
@@ -384,6 +394,15 @@ static void note_upstream(struct router *r)
 	info->up_tls = weft_info_keep_tls(info->arena, io->tls); /* logs may outlive it */
 	info->up_protocol =
 		weft_session_version(r->lease->session) == WEFT_HTTP_2 ? "HTTP/2" : "HTTP/1.1";
+}
+
+void router_adopted(struct router *r)
+{
+	struct weft_info *info = weft_stream_info(r->s);
+	uint64_t ready_ns = info->up_ready_ns; /* the last attempt's */
+
+	note_upstream(r);
+	info->up_ready_ns = ready_ns;
 }
 
 /* connection_pool_per_downstream_connection: its upstream connections end with the client's. */

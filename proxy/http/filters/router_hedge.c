@@ -32,7 +32,7 @@ void router_hedge_timeout(struct router *r)
 		return;
 	r->hedging = r->timeout_retry = true;
 	(void)router_retry(r, NULL); /* if there is none, this try has until the end of all */
-	r->hedging = false;
+	r->hedging = r->timeout_retry = false;
 }
 
 static void release(struct router *r, struct router_aside *a)
@@ -117,6 +117,7 @@ static void aside_headers(struct weft_exchange *x, struct weft_headers *h, bool 
 		return;
 	}
 	adopt(a);
+	router_adopted(r);
 	router_retry_done(r, false); /* it is not the retry that succeeded */
 	router_answer(r, h, end);
 }
@@ -132,6 +133,7 @@ static void aside_reset(struct weft_exchange *x, enum weft_reset why)
 {
 	struct router_aside *a = weft_exchange_user(x);
 	struct router *r = a->r;
+	unsigned status = why == WEFT_RESET_PROTOCOL ? 502 : 503;
 
 	if (!others(a)) {
 		adopt(a);
@@ -142,6 +144,8 @@ static void aside_reset(struct weft_exchange *x, enum weft_reset why)
 	unlink_aside(a);
 	weft_scope_add(r->wc->cluster->scope, WEFT_CLUSTER_upstream_rq_rx_reset, 1);
 	weft_host_outcome(r->wc, a->lease->host, WEFT_OUT_LOCAL_RESET, 0);
+	weft_scope_code(r->wc->cluster->scope, status);
+	router_stat_code(r, status);
 	release(r, a);
 }
 

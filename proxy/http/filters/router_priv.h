@@ -86,6 +86,7 @@ void router_free_attempt(struct router *r, bool reset);
 void router_timers_off(struct router *r);
 /* router_attempt.c */
 void router_attempt(struct router *r);
+void router_adopted(struct router *r);	 /* another try's connection is the request's now */
 bool router_leave(struct router *r);	 /* whole both ways: it ends by itself; false: not yet */
 void router_send_body(struct router *r); /* what waits in out, to the exchange */
 void router_arm_request_done(struct router *r);

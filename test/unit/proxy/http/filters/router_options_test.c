@@ -183,6 +183,17 @@ static void grpc_header(void **state)
 	assert_true(comes("grpc-status: 4"));
 	assert_true(asked("grpc-timeout: 30m\r\n"));
 	leave();
+	for (int i = 0; i < 2; i++) { /* no time left is not all of it */
+		client();
+		forget();
+		answers[0] = SILENT;
+		if (i)
+			ASK(GRPC "grpc-timeout: 20m\r\n");
+		else
+			ASK(GRPC "grpc-timeout: 0S\r\n");
+		assert_true(comes("grpc-status: 4"));
+		leave();
+	}
 	client();
 	forget();
 	answers[0] = OK;
@@ -294,6 +305,14 @@ static void hedges(void **state)
 	get("/");
 	assert_true(comes("200 OK"));
 	assert_int_equal(n_requests, 2);
+	shut();
+	open_with(HEDGE("num_retries: 1"), "");
+	late_ms = 120;
+	answers[0] = LATE;
+	answers[1] = EMPTY;
+	get("/");
+	assert_true(comes("200 OK"));
+	assert_null(strstr(got, "503"));
 	shut();
 	/* a first one that is bad in the end is nothing while the second may answer */
 	open_with(HEDGE("num_retries: 1"), "");
