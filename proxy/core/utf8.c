@@ -1,5 +1,7 @@
 #include "proxy/core/utf8.h"
 
+#include <string.h>
+
 size_t weft_utf8_len(const char *text)
 {
 	const unsigned char *s = (const unsigned char *)text;
@@ -15,4 +17,20 @@ size_t weft_utf8_len(const char *text)
 	    (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
 		return 0;
 	return n;
+}
+
+bool weft_utf8_is(const char *s, size_t n)
+{
+	for (size_t i = 0, len; i < n; i += len) {
+		char text[5] = "";
+
+		len = 1;
+		if ((unsigned char)s[i] < 0x80)
+			continue;
+		memcpy(text, s + i, n - i < 4 ? n - i : 4);
+		len = weft_utf8_len(text);
+		if (!len)
+			return false;
+	}
+	return true;
 }

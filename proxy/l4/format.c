@@ -2,6 +2,7 @@
  * operators. */
 #include "proxy/l4/format_priv.h"
 
+#include "proxy/core/utf8.h"
 #include "xds/tls_conf.h"
 #include <ctype.h>
 #include <errno.h>
@@ -46,7 +47,7 @@ static int parse(struct weft_cfg *c, const struct weft_path *at, const char *s,
 	s = text;
 	while (*s && !err) {
 		const char *pct = strchr(s, '%'), *end, *args = NULL, *colon;
-		size_t name_n, args_n = 0, max = 0;
+		size_t name_n, args_n = 0, max = SIZE_MAX;
 
 		if (n + 2 >= OPS_MAX) {
 			err = weft_cfg_fail(c, at, "has more than %d pieces", OPS_MAX);
@@ -341,7 +342,7 @@ static void read_op(const struct fop *op, const struct weft_format_in *in, struc
 		return;
 	}
 	op->read(op, in, v);
-	if (v->kind == FV_STRING && op->max && v->n > op->max)
+	if (v->kind == FV_STRING && v->n > op->max)
 		v->n = op->max;
 }
 
@@ -354,12 +355,14 @@ static void read_text(const struct fop *op, const struct weft_format_in *in, str
 	v->kind = FV_STRING;
 	v->s = v->v->string_value;
 	v->n = strlen(v->s);
-	if (op->max && v->n > op->max)
+	if (v->n > op->max)
 		v->n = op->max;
 }
 
+/* As Envoy: bytes of what is not UTF-8 are told as if they were Latin-1. */
 static void json_text(struct fbuf *out, const char *s, size_t n)
 {
+	const bool latin1 = !weft_utf8_is(s, n);
 	size_t i, from = 0;
 	char esc[8];
 
@@ -372,7 +375,7 @@ static void json_text(struct fbuf *out, const char *s, size_t n)
 				: ch == '\t' ? "\\t"
 					     : NULL;
 
-		if (!e && ch >= 0x20 && ch != 0x7f)
+		if (!e && ch >= 0x20 && ch != 0x7f && !(latin1 && ch >= 0x80))
 			continue;
 		if (!e) {
 			snprintf(esc, sizeof(esc), "\\u%04x", ch);
@@ -516,6 +519,13 @@ static void json_node(const struct weft_format *f, const struct jnode *j,
 	fbuf_add(out, "\"", 1);
 }
 
+/* What a peer's certificate says may have any bytes: none of them begins another line. */
+static void put_names(struct fbuf *out, const struct fval *v)
+{
+	for (size_t i = 0; i < v->n; i++)
+		fbuf_add(out, iscntrl((unsigned char)v->s[i]) ? "_" : v->s + i, 1);
+}
+
 void format_put(const struct weft_format *f, const struct weft_format_in *in, struct fbuf *out)
 {
 	struct fval v;
@@ -533,7 +543,10 @@ void format_put(const struct weft_format *f, const struct weft_format_in *in, st
 			continue;
 		}
 		read_text(&f->ops[i], in, &v);
-		text_value(out, &v, f->omit_empty);
+		if (f->ops[i].read == fop_tls && v.kind == FV_STRING)
+			put_names(out, &v);
+		else
+			text_value(out, &v, f->omit_empty);
 	}
 }
 

@@ -215,6 +215,26 @@ static const char *protocol(enum weft_http p)
 				   : NULL;
 }
 
+/* A client may send any bytes as SNI; what is no name of a host is told as Envoy does. */
+static void server_name(struct fval *v, const char *s)
+{
+	static const char invalid[] = "invalid:";
+	size_t n = sizeof(invalid) - 1, i = 0;
+
+	while (s && (isalnum((unsigned char)s[i]) || (s[i] && strchr(".-_", s[i]))))
+		i++;
+	if (!s || !s[i]) {
+		fval_str(v, s);
+		return;
+	}
+	memcpy(v->text, invalid, n);
+	for (; *s && n < FVAL_TEXT; s++)
+		v->text[n++] = isalnum((unsigned char)*s) || strchr(".-", *s) ? *s : '_';
+	v->kind = FV_STRING;
+	v->s = v->text;
+	v->n = n;
+}
+
 void fop_word(const struct fop *op, const struct weft_format_in *in, struct fval *v)
 {
 	const struct weft_info *i = in->info;
@@ -286,9 +306,9 @@ void fop_word(const struct fop *op, const struct weft_format_in *in, struct fval
 		fval_word(v, i->down_failure);
 		break;
 	case W_SNI:
-		fval_str(v, i->requested_server_name ? i->requested_server_name
-			    : i->down		     ? i->down->sni
-						     : NULL);
+		server_name(v, i->requested_server_name ? i->requested_server_name
+			       : i->down		? i->down->sni
+							: NULL);
 		break;
 	case W_ROUTE:
 		fval_str(v, i->route_name);

@@ -22,7 +22,7 @@ struct fop {
 	enum weft_hid id, alt_id;
 	const char *const *path; /* NULL-terminated: metadata keys */
 	unsigned arg;		 /* what kind, of a family of operators */
-	size_t max;		 /* ":Z"; 0: whole */
+	size_t max;		 /* ":Z"; SIZE_MAX: whole */
 };
 /* A line as it grows: memory of the caller's first, then of the heap. */
 struct fbuf {
@@ -158,6 +158,7 @@ fop_read fop_header, fop_query, fop_path, fop_number, fop_code, fop_flags, fop_w
 	fop_fixed, fop_metadata, fop_unique, fop_host, fop_state; /* format_ops.c */
 fop_read fop_start_time, fop_emit_time, fop_duration, fop_common; /* format_time.c */
 fop_read fop_address, fop_tls;					  /* format_conn.c */
+fop_read fop_xfcc;						  /* format_xfcc.c */
 /* The time points of %COMMON_DURATION%, by name; -1: none of them. */
 int fop_time_point(const char *name, size_t n);
 /* A format of strftime and Envoy's specifiers. local: the zone of this machine. */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 enum { META_KEYS_MAX = 16 };
@@ -26,6 +27,7 @@ enum args {
 	ARGS_TYPED_META,
 	ARGS_COMMON,
 	ARGS_STATE,
+	ARGS_XFCC,
 };
 static const struct {
 	const char *name;
@@ -168,6 +170,7 @@ static const struct {
 	{"UPSTREAM_METADATA", fop_metadata, M_HOST, ARGS_META},
 	{"FILTER_STATE", fop_state, 0, ARGS_STATE},
 	{"UPSTREAM_FILTER_STATE", fop_state, 1, ARGS_STATE},
+	{"XFCC_VALUE", fop_xfcc, 0, ARGS_XFCC},
 	{"ENVIRONMENT", fop_fixed, 0, ARGS_ENV},
 };
 
@@ -188,7 +191,7 @@ static int header_args(struct weft_cfg *c, const struct weft_path *at, struct fo
 	char *alt = strchr(args, '?'), *p;
 
 	for (p = args; *p; p++) {
-		if (!isalnum((unsigned char)*p) && !strchr("!#$&'*+-.^_`|~", *p) &&
+		if (!isalnum((unsigned char)*p) && !strchr("!#$%&'*+-.^_`|~", *p) &&
 		    !(*p == '?' && p == alt) && !(*p == ':' && (p == args || p == alt + 1)))
 			return weft_cfg_fail(
 				c, at, "must name one header, or two with '?' between, has \"%s\"",
@@ -303,23 +306,40 @@ static int common_args(struct weft_cfg *c, const struct weft_path *at, struct fo
 {
 	const char *to = strchr(args, ':'), *unit = to ? strchr(to + 1, ':') : NULL;
 	int a = to ? fop_time_point(args, (size_t)(to - args)) : -1;
-	int b = unit ? fop_time_point(to + 1, (size_t)(unit - to - 1)) : -1;
-	unsigned ns = 0;
+	int b = to ? fop_time_point(to + 1, unit ? (size_t)(unit - to - 1) : strlen(to + 1)) : -1;
+	unsigned ns = unit ? 0 : 1000000;
 
 	if (unit)
 		ns = !strcmp(unit, ":ms") ? 1000000 : !strcmp(unit, ":us") ? 1000 : 0;
 	if (unit && !strcmp(unit, ":ns"))
 		ns = 1;
 	if (a < 0 || b < 0 || !ns)
-		return weft_cfg_fail(c, at,
-				     "%%COMMON_DURATION%% takes FROM:TO:ms|us|ns with time points "
-				     "that are known here (DS_RX_BEG DS_RX_END US_TX_BEG US_TX_END "
-				     "US_RX_BEG US_RX_END DS_TX_BEG DS_TX_END), has \"%s\"",
-				     args);
+		return weft_cfg_fail(
+			c, at,
+			"%%COMMON_DURATION%% takes FROM:TO or FROM:TO:ms|us|ns with time "
+			"points that are known here (DS_RX_BEG DS_RX_END US_CX_BEG "
+			"US_CX_END US_HS_END US_TX_BEG US_TX_END US_RX_BEG US_RX_END "
+			"DS_TX_BEG DS_TX_END), has \"%s\"",
+			args);
 	op->path = NULL;
 	op->arg = (unsigned)a | (unsigned)b << 8;
 	op->max = ns; /* a number has no length: the place of its unit */
 	return 0;
+}
+
+static int xfcc_args(struct weft_cfg *c, const struct weft_path *at, struct fop *op,
+		     const char *args)
+{
+	static const char *const keys[] = {"by", "hash", "cert", "chain", "subject", "uri", "dns"};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+		if (!strcasecmp(args, keys[i]))
+			op->s = keys[i];
+	return op->s ? 0
+		     : weft_cfg_fail(c, at,
+				     "%%XFCC_VALUE%% takes By, Hash, Cert, Chain, Subject, URI or "
+				     "DNS, has \"%s\"",
+				     args);
 }
 
 static bool takes_length(enum args a)
@@ -360,7 +380,7 @@ int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, 
 	if (table[i].read == fop_tls && ((table[i].arg & ~(unsigned)T_UP) >= T_MORE ||
 					 (table[i].arg & ~(unsigned)T_UP) == T_SESSION))
 		weft_tls_more_want();
-	if (max && !takes_length(table[i].args))
+	if (max != SIZE_MAX && !takes_length(table[i].args))
 		return weft_cfg_fail(c, at, "%%%s%% takes no length, has %zu", table[i].name, max);
 	switch (table[i].args) {
 	case ARGS_NONE:
@@ -413,6 +433,8 @@ int format_op(struct weft_cfg *c, const struct weft_path *at, const char *name, 
 		return typed_meta_args(c, at, op, a);
 	case ARGS_COMMON:
 		return common_args(c, at, op, a);
+	case ARGS_XFCC:
+		return xfcc_args(c, at, op, a);
 	case ARGS_ENV:
 		op->s = getenv(a) ? weft_arena_strdup(c->arena, getenv(a)) : "-";
 		return 0;

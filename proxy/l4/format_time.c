@@ -159,7 +159,8 @@ void fop_duration(const struct fop *op, const struct weft_format_in *in, struct 
 
 /* Beside the points of the request, from which Envoy measures too. */
 static const char *const points[] = {"DS_RX_BEG", "DS_RX_END", "US_TX_BEG", "US_TX_END",
-				     "US_RX_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END"};
+				     "US_RX_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END",
+				     "US_CX_BEG", "US_CX_END", "US_HS_END"};
 
 int fop_time_point(const char *name, size_t n)
 {
@@ -173,9 +174,10 @@ int fop_time_point(const char *name, size_t n)
 
 static uint64_t point(const struct weft_info *i, unsigned which)
 {
-	const uint64_t v[] = {i->start_ns,	i->last_rx_ns,	   i->up_first_tx_ns,
-			      i->up_last_tx_ns, i->up_first_rx_ns, i->up_last_rx_ns,
-			      i->first_tx_ns,	i->last_tx_ns};
+	const uint64_t v[] = {i->start_ns,	  i->last_rx_ns,     i->up_first_tx_ns,
+			      i->up_last_tx_ns,	  i->up_first_rx_ns, i->up_last_rx_ns,
+			      i->first_tx_ns,	  i->last_tx_ns,     i->up_cx_ns,
+			      i->up_connected_ns, i->up_hs_ns};
 
 	return v[which];
 }
@@ -189,6 +191,6 @@ void fop_common(const struct fop *op, const struct weft_format_in *in, struct fv
 		return;
 	from = point(in->info, op->arg & 0xff);
 	to = point(in->info, op->arg >> 8 & 0xff);
-	if (from && to)
-		fval_num(v, ((int64_t)to - (int64_t)from) / (int64_t)unit);
+	if (from && to >= from)
+		fval_num(v, (int64_t)((to - from) / unit));
 }

@@ -1,4 +1,5 @@
 #include "proxy/l4/info.h"
+#include "proxy/core/worker.h"
 #include "proxy/net/tls_more.h"
 
 #include <string.h>
@@ -67,6 +68,17 @@ const struct weft_tls_info *weft_info_keep_tls(struct weft_arena *a, const struc
 		weft_arena_cleanup(a, weft_tls_more_unref, (void *)t->more);
 	}
 	return c;
+}
+
+void weft_info_upstream(struct weft_info *info, const struct weft_io_info *io)
+{
+	info->up_ready_ns = weft_now_ns();
+	info->up_cx_ns = io->start_ns;
+	info->up_connected_ns = io->connected_ns;
+	info->up_hs_ns = io->tls ? io->ready_ns : 0;
+	info->up_local = io->local;
+	info->up_remote = io->remote;
+	info->up_conn_id = io->id;
 }
 
 const struct weft_io_info *weft_info_keep(struct weft_arena *a, const struct weft_io_info *i,

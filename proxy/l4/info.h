@@ -55,6 +55,8 @@ struct weft_info {
 	const Envoy__Config__Core__V3__Metadata *up_metadata, *route_metadata, *vhost_metadata,
 		*listener_metadata; /* NULL; of the endpoint: in the arena */
 	uint64_t up_conn_id;
+	uint64_t up_cx_ns, up_connected_ns,
+		up_hs_ns;		  /* of its connection: dialled, there, TLS too */
 	uint64_t up_want_ns, up_ready_ns; /* of the last attempt: a connection was asked for, was
 					     there */
 	const char *up_failure;		  /* transport failure reason; NULL */
@@ -67,6 +69,8 @@ struct weft_info {
 	struct weft_meta *meta;
 };
 /* A copy that outlives the io; tls false: without what the handshake showed. */
+/* The upstream connection that is there now. */
+void weft_info_upstream(struct weft_info *info, const struct weft_io_info *io);
 const struct weft_io_info *weft_info_keep(struct weft_arena *a, const struct weft_io_info *i,
 					  bool tls);
 const struct weft_tls_info *weft_info_keep_tls(struct weft_arena *a, const struct weft_tls_info *t);

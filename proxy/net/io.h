@@ -57,6 +57,7 @@ struct weft_io_info {
 	const struct weft_tls_info *tls;     /* NULL: plaintext */
 	uint64_t id;			     /* connection id, unique in the process */
 	uint64_t start_ns;		     /* CLOCK_MONOTONIC when accepted or dialled */
+	uint64_t connected_ns;		     /* of one that was dialled; 0 before */
 	uint64_t ready_ns;		     /* handshake done; 0 before */
 	const struct weft_io_origin *origin; /* NULL: nothing of it */
 };

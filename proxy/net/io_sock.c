@@ -1,6 +1,7 @@
 #include "proxy/net/io_priv.h"
 
 #include "proxy/core/arena.h"
+#include "proxy/core/worker.h"
 #include <assert.h>
 #include <errno.h>
 #include <event2/event.h>
@@ -375,6 +376,7 @@ static void connected(struct weft_io *io)
 		return;
 	}
 	weft_io_timer(io, 0, NULL);
+	io->info.connected_ns = weft_now_ns();
 	if (s->tls) {
 		begin_handshake(io);
 		return;

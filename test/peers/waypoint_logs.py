@@ -43,6 +43,8 @@ SAME = [t % w for w in ("DOWNSTREAM", "UPSTREAM") for t in TLS] + ["DOWNSTREAM_"
 # a number, a time, an address or an id: there in both, or in neither
 THERE = WIRE + ["DURATION", "REQUEST_DURATION", "REQUEST_TX_DURATION", "RESPONSE_DURATION", "RESPONSE_TX_DURATION", "RESPONSE_HEADERS_BYTES",
                 "DOWNSTREAM_HANDSHAKE_DURATION", "UPSTREAM_CONNECTION_POOL_READY_DURATION", "COMMON_DURATION(DS_RX_BEG:US_TX_END:us)",
+                "COMMON_DURATION(DS_TX_END:DS_RX_BEG:us)", "COMMON_DURATION(DS_RX_BEG:US_CX_BEG:us)",
+                "COMMON_DURATION(US_CX_BEG:US_CX_END:us)", "COMMON_DURATION(US_CX_END:US_HS_END:us)", "COMMON_DURATION(DS_RX_BEG:DS_TX_END)",
                 "CONNECTION_ID", "UPSTREAM_CONNECTION_ID", "UPSTREAM_LOCAL_ADDRESS", "UPSTREAM_LOCAL_PORT", "DOWNSTREAM_REMOTE_ADDRESS",
                 "DOWNSTREAM_REMOTE_PORT", "DOWNSTREAM_DIRECT_REMOTE_ADDRESS", "DOWNSTREAM_DIRECT_REMOTE_PORT", "DOWNSTREAM_LOCAL_ADDRESS",
                 "DOWNSTREAM_LOCAL_PORT", "DOWNSTREAM_DIRECT_LOCAL_ADDRESS", "DOWNSTREAM_DIRECT_LOCAL_PORT", "DOWNSTREAM_TLS_SESSION_ID",
@@ -62,7 +64,9 @@ VERDICTS = ["FOO", "UPSTREAM_PEER_SERIAL", "UPSTREAM_LOCAL_SUBJECT", "UPSTREAM_L
             "GRPC_STATUS(NUMBER):3", "GRPC_STATUS_NUMBER():3", "RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES):3", "QUERY_PARAM(a):3",
             "PATH(NQ:PATH):3", "PATH(XX)", "UNIQUE_ID(a)", "TRACE_ID:2", "COMMON_DURATION", "COMMON_DURATION(DS_RX_BEG:DS_RX_END:us):4",
             "UPSTREAM_PEER_CERT_V_END(%Y)", "UPSTREAM_PEER_CERT_V_END(%Y):2", "HOSTNAME()", "HOSTNAME:4", "RESP(a?b?c)", "REQ(a:b)",
-            "REQ(a?b):3", "ENVIRONMENT(HOME):3", "TLS_JA3_FINGERPRINT:3", "DOWNSTREAM_TLS_SESSION_ID():3", "REQ_WITHOUT_QUERY(x)"]
+            "REQ(a?b):3", "ENVIRONMENT(HOME):3", "TLS_JA3_FINGERPRINT:3", "DOWNSTREAM_TLS_SESSION_ID():3", "REQ_WITHOUT_QUERY(x)",
+            "PROTOCOL:0", "START_TIME(%Y):0", "REQ(a):0", "REQ(a%b)", "COMMON_DURATION(DS_RX_BEG:DS_RX_END)", "COMMON_DURATION(DS_RX_BEG)",
+            "XFCC_VALUE", "XFCC_VALUE(by)", "XFCC_VALUE(SUBJECT)", "XFCC_VALUE(san)"]
 tap = Tap()
 os.environ["WEFT_LOG_TEST"] = "from the environment"
 up1, up2 = Upstream("h1"), Upstream("h2", h2_only=True)
@@ -350,7 +354,39 @@ def compare_filters():
         tap.ok(envoy == weft and envoy, "format %s: as Envoy" % n, envoy, weft)
 
 
+XFCC = ["By=a;Hash=b;URI=c,By=d", 'Subject="CN=a,O=\\"x;y\\"";URI=u', " by = a b ;hash", 'By=a;Hash="b', 'By=a,Hash="b,DNS=c', 'By="a\\\\";DNS=c\\',
+        "=;,;", "By"]
+
+
+def compare_bytes():
+    """Values that a peer chooses: x-forwarded-client-cert, bytes that are not UTF-8, names in a ClientHello"""
+    ops = ["XFCC_VALUE(%s)" % k for k in ("By", "hash", "URI", "dns", "subject")] + ["REQ(x-case)", "REQ(x-case):3", "REQUESTED_SERVER_NAME"]
+    out = []
+    for kind in ("envoy", "weft"):
+        port = free_ports(1)[0]
+        log, text = (os.path.join(WORK, kind + e) for e in (".bytes", ".lines"))
+        h = hcm([say("/", 200, "x")], forward_client_cert_details="ALWAYS_FORWARD_ONLY", access_log=[
+            *json_log(log, **{o: "%" + o + "%" for o in ops}),
+            {"name": "t", **file_log(text, log_format={"text_format_source": {"inline_string": "%REQUESTED_SERVER_NAME%\n"}})}])
+        p = Proxy(bootstrap([listener("l", port, chain(h, own_tls()), listener_filters=INSPECT)], []), kind, kind + "-bytes")
+        for x in XFCC:
+            ask(port, headers=[("x-case", "xfcc"), ("x-forwarded-client-cert", x)], tls=context(None))
+        for x in ("c\xff\"d", "\xc3\xa4\xe2\x82", "\xc3\xa4\"", "\xed\xa0\x80", "\xf0\x9f\x98\x80"):
+            ask(port, headers=[("x-case", x)], tls=context(None))
+        for name in ("a.example", "a_b.c-d", "a*b", "a b:1", "a\nb", "a\x7f/%"):
+            subprocess.run(["openssl", "s_client", "-quiet", "-connect", "127.0.0.1:%d" % port, "-servername", name], stdout=subprocess.DEVNULL,
+                           input=b"GET / HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n", stderr=subprocess.DEVNULL, timeout=30, check=False)
+        tap.ok(p.stop() == 0, kind + " with odd values ends when told")
+        with open(log, encoding="utf-8", errors="surrogateescape") as f:
+            out.append(([json.loads(x) for x in f.read().splitlines()], lines_of(text)))
+    for (e, w), x in zip(zip(out[0][0], out[1][0]), XFCC + ["bytes"] * 5 + ["names"] * 6):
+        tap.same(w, e, "%s: as Envoy" % x)
+    tap.ok(len(out[0][0]) == len(out[1][0]) == len(XFCC) + 11, "every odd request is logged")
+    tap.ok(len(out[1][1]) == len(XFCC) + 11 and out[1][1] == out[0][1], "a name is no line of its own", *out)
+
+
 def main():
+    compare_bytes()
     compare_values()
     compare_filters()
     compare_verdicts()

@@ -387,10 +387,7 @@ static void note_upstream(struct router *r)
 	struct weft_info *info = weft_stream_info(r->s);
 	const struct weft_io_info *io = weft_io_info(weft_session_io(r->lease->session));
 
-	info->up_ready_ns = router_now(r);
-	info->up_local = io->local;
-	info->up_remote = io->remote;
-	info->up_conn_id = io->id;
+	weft_info_upstream(info, io);
 	info->up_tls = weft_info_keep_tls(info->arena, io->tls); /* logs may outlive it */
 	info->up_protocol =
 		weft_session_version(r->lease->session) == WEFT_HTTP_2 ? "HTTP/2" : "HTTP/1.1";

@@ -304,10 +304,7 @@ static void upstream_info(struct tcp *t)
 	const struct weft_io *io = t->up ? t->up : weft_session_io(t->lease->session);
 	const struct weft_io_info *i = weft_io_info(io);
 
-	t->info->up_ready_ns = weft_now_ns();
-	t->info->up_local = i->local;
-	t->info->up_remote = i->remote;
-	t->info->up_conn_id = i->id;
+	weft_info_upstream(t->info, i);
 	if (i->tls && t->conf->logs)
 		t->info->up_tls = weft_info_keep_tls(t->info->arena, i->tls);
 }

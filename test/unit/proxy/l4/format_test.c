@@ -120,6 +120,9 @@ static int setup(void **state)
 				     .start_wall_ns = 1700000001234567891,
 				     .start_ns = 1000000000,
 				     .last_rx_ns = 1002000000,
+				     .up_cx_ns = 1001000000,
+				     .up_connected_ns = 1001500000,
+				     .up_hs_ns = 1002000000,
 				     .up_first_tx_ns = 1003000000,
 				     .up_last_tx_ns = 1004000000,
 				     .up_first_rx_ns = 1010000000,
@@ -246,8 +249,12 @@ static void operators(void **state)
 		{"%RESPONSE_DURATION% %RESPONSE_TX_DURATION% %ROUNDTRIP_DURATION%", "10 10 -"},
 		{"%DOWNSTREAM_HANDSHAKE_DURATION%", "9"},
 		{"%COMMON_DURATION(DS_RX_BEG:US_RX_END:us)% "
-		 "%COMMON_DURATION(US_TX_BEG:DS_RX_END:ms)%",
-		 "12500 -1"},
+		 "%COMMON_DURATION(US_TX_BEG:DS_RX_END:ms)% %COMMON_DURATION(DS_RX_BEG:US_RX_END)%",
+		 "12500 - 12"},
+		{"%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:us)% "
+		 "%COMMON_DURATION(US_CX_BEG:US_CX_END:us)% "
+		 "%COMMON_DURATION(US_CX_END:US_HS_END:us)%",
+		 "1000 500 500"},
 		{"%BYTES_RECEIVED% %BYTES_SENT% %BYTES_SENT()%", "3 5 5"},
 		{"%DOWNSTREAM_HEADER_BYTES_RECEIVED% %DOWNSTREAM_HEADER_BYTES_SENT%", "33 55"},
 		{"%DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED% "
@@ -524,6 +531,10 @@ static void refused(void **state)
 		{"%FILTER_STATE(a:FIELD)%", "FIELD alone"},
 		{"%FILTER_STATE(a:PLAIN:b)%", "FIELD alone"},
 		{"%REQ(a?b?c)%", "two with '?'"},
+		{"%PROTOCOL:0%", "no length"},
+		{"%XFCC_VALUE%", "needs an argument"},
+		{"%XFCC_VALUE(san)%", "takes By, Hash"},
+		{"%XFCC_VALUE(by):3%", "no length"},
 		{"%REQ(a:b)%", "name one header"},
 		{"%CEL(x)%", "not a command operator"},
 	};
@@ -559,6 +570,75 @@ static const struct weft_format *from_yaml(struct fix *f, const char *yaml)
 	if (weft_format_prepare_msg(&f->c, &at, (const void *)docs[0].msg, &fmt))
 		return NULL;
 	return fmt;
+}
+
+/* What peers choose: no byte of theirs begins a line, or ends a string of JSON. */
+static void hostile(void **state)
+{
+	static const char *const odd[] = {"a\r\nb",
+					  "c\x7f"
+					  "d",
+					  NULL};
+	struct fix *f = *state;
+	const struct weft_format *text, *json;
+	char *got;
+
+	f->tls.peer_uri = odd;
+	f->info.requested_server_name = "a.ex\nAMPLE*_:1";
+	add(&f->req, "x-odd", "c\xff\xc3\xa4\"");
+	assert_int_equal(weft_format_prepare(&f->c, NULL,
+					     "%DOWNSTREAM_PEER_URI_SAN% %REQUESTED_SERVER_NAME% "
+					     "%REQ(X-Odd%)%%REQ(x-odd):0%",
+					     &text),
+			 0);
+	got = written(text, &f->in);
+	assert_string_equal(got, "a__b,c_d invalid:a.ex_AMPLE___1 -");
+	free(got);
+	json = from_yaml(f, "json_format: {a: '%DOWNSTREAM_PEER_URI_SAN%', b: '%REQ(x-odd)%', "
+			    "c: '%REQ(x-odd):4%', d: '%REQ(x-odd):3% '}");
+	assert_non_null(json);
+	got = written(json, &f->in);
+	assert_string_equal(got,
+			    "{\"a\":\"a\\r\\nb,c\\u007fd\",\"b\":\"c\\u00ff\\u00c3\\u00a4\\\"\","
+			    "\"c\":\"c\\u00ff\\u00c3\\u00a4\",\"d\":\"c\\u00ff\\u00c3 \"}\n");
+	free(got);
+	f->info.requested_server_name = "a_b.c-d";
+	assert_int_equal(weft_format_prepare(&f->c, NULL, "%REQUESTED_SERVER_NAME%", &text), 0);
+	got = written(text, &f->in);
+	assert_string_equal(got, "a_b.c-d");
+	free(got);
+}
+
+static void xfcc(void **state)
+{
+	static const struct {
+		const char *value, *format, *want;
+	} t[] = {
+		{"By=a;Hash=b;URI=c,By=d", "%XFCC_VALUE(by)% %XFCC_VALUE(URI)% %XFCC_VALUE(dns)%",
+		 "a c -"},
+		{"Hash=b,By=d", "%XFCC_VALUE(By)%", "d"},
+		{"Subject=\"CN=a,O=\\\"x;y\\\"\";URI=u", "%XFCC_VALUE(subject)%|%XFCC_VALUE(uri)%",
+		 "CN=a,O=\"x;y\"|u"},
+		{" by = a b ;hash", "%XFCC_VALUE(by)%|%XFCC_VALUE(hash)%|", "a b||"},
+		{"By=a;Hash=\"b", "%XFCC_VALUE(by)%", "-"},
+		{"By=a,Hash=\"b,DNS=c", "%XFCC_VALUE(by)% %XFCC_VALUE(dns)%", "a -"},
+		{"By=\"a\\\\\";DNS=c\\", "%XFCC_VALUE(by)% %XFCC_VALUE(dns)%", "a\\ c\\"},
+		{"", "%XFCC_VALUE(by)%", "-"},
+		{"=;,;\"", "%XFCC_VALUE(by)%", "-"},
+	};
+	struct fix *f = *state;
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++) {
+		const struct weft_format *fmt;
+		char *got;
+
+		weft_headers_remove(&f->req, "x-forwarded-client-cert", 0);
+		add(&f->req, "x-forwarded-client-cert", t[i].value);
+		assert_int_equal(weft_format_prepare(&f->c, NULL, t[i].format, &fmt), 0);
+		got = written(fmt, &f->in);
+		assert_string_equal(got, t[i].want);
+		free(got);
+	}
 }
 
 static void json(void **state)
@@ -671,6 +751,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(generated, setup, teardown),
 		cmocka_unit_test_setup_teardown(times_are_kept_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(hostile, setup, teardown),
+		cmocka_unit_test_setup_teardown(xfcc, setup, teardown),
 		cmocka_unit_test_setup_teardown(json, setup, teardown),
 		cmocka_unit_test_setup_teardown(control_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(strings, setup, teardown),
