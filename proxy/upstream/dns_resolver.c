@@ -18,24 +18,31 @@
 
 struct sock {
 	LIST_ENTRY(sock) link;
-	struct weft_resolver *r;
+	struct chan *ch;
 	ares_socket_t fd;
 	struct event ev;
+};
+struct chan { /* with the system's settings of when it was made */
+	LIST_ENTRY(chan) link;
+	struct weft_resolver *r;
+	ares_channel ares;
+	LIST_HEAD(, sock) socks;
+	struct event timer;
+	size_t asking; /* queries under way, and answers being told */
+	bool stale;    /* somebody did not answer, and conf.renew */
+	uint64_t made_ns;
 };
 struct weft_resolver {
 	LIST_ENTRY(weft_resolver) link;
 	unsigned refs;
 	struct event_base *base;
 	struct weft_resolver_conf conf;
-	ares_channel channel;
-	LIST_HEAD(, sock) socks;
-	struct event timer;
-	size_t asking; /* queries under way */
-	bool stale;    /* somebody did not answer, and conf.renew */
-	uint64_t made_ns;
+	struct chan *chan;	 /* is asked from now on */
+	LIST_HEAD(, chan) chans; /* that one, and older ones with queries under way */
 };
 struct weft_lookup {
 	struct weft_resolver *r;
+	struct chan *ch; /* asked */
 	char *name;
 	enum weft_dns_family family;
 	bool second, cancelled;
@@ -46,46 +53,75 @@ struct weft_lookup {
 
 static __thread LIST_HEAD(, weft_resolver) resolvers;
 
-/* ---- the channel's sockets and time */
+/* ---- a channel's sockets and time */
 
-static void set_timer(struct weft_resolver *r)
+static void socks_end(struct chan *ch)
 {
-	struct timeval tv, *t = ares_timeout(r->channel, NULL, &tv);
+	while (!LIST_EMPTY(&ch->socks)) {
+		struct sock *s = LIST_FIRST(&ch->socks);
+
+		event_del(&s->ev);
+		LIST_REMOVE(s, link);
+		free(s);
+	}
+}
+
+static void chan_free(struct chan *ch)
+{
+	event_del(&ch->timer);
+	ares_destroy(ch->ares); /* ends lookups that were cancelled and still wait */
+	socks_end(ch);
+	LIST_REMOVE(ch, link);
+	free(ch);
+}
+
+/* Not from an answer: c-ares is amid the channel. */
+static void chan_look(struct chan *ch)
+{
+	if (ch != ch->r->chan && !ch->asking)
+		chan_free(ch);
+}
+
+static void set_timer(struct chan *ch)
+{
+	struct timeval tv, *t = ares_timeout(ch->ares, NULL, &tv);
 
 	if (t)
-		evtimer_add(&r->timer, t);
+		evtimer_add(&ch->timer, t);
 	else
-		evtimer_del(&r->timer);
+		evtimer_del(&ch->timer);
+}
+
+static void process(struct chan *ch, ares_socket_t rd, ares_socket_t wr)
+{
+	struct weft_resolver *r = ch->r;
+
+	r->refs++; /* an answer may let go of the last cluster that uses it */
+	ares_process_fd(ch->ares, rd, wr);
+	set_timer(ch);
+	chan_look(ch);
+	weft_resolver_put(r);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
-	struct weft_resolver *r = arg;
-
-	r->refs++; /* an answer may let go of the last cluster that uses it */
-	ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-	set_timer(r);
-	weft_resolver_put(r);
+	process(arg, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 }
 
 static void on_sock(evutil_socket_t fd, short what, void *arg)
 {
 	struct sock *s = arg;
-	struct weft_resolver *r = s->r;
 
-	r->refs++;
-	ares_process_fd(r->channel, what & EV_READ ? fd : ARES_SOCKET_BAD,
-			what & EV_WRITE ? fd : ARES_SOCKET_BAD);
-	set_timer(r);
-	weft_resolver_put(r);
+	process(s->ch, what & EV_READ ? fd : ARES_SOCKET_BAD,
+		what & EV_WRITE ? fd : ARES_SOCKET_BAD);
 }
 
 static void sock_state(void *arg, ares_socket_t fd, int readable, int writable)
 {
-	struct weft_resolver *r = arg;
+	struct chan *ch = arg;
 	struct sock *s;
 
-	LIST_FOREACH (s, &r->socks, link)
+	LIST_FOREACH (s, &ch->socks, link)
 		if (s->fd == fd)
 			break;
 	if (s)
@@ -99,11 +135,11 @@ static void sock_state(void *arg, ares_socket_t fd, int readable, int writable)
 	}
 	if (!s) {
 		s = weft_xcalloc(1, sizeof(*s));
-		s->r = r;
+		s->ch = ch;
 		s->fd = fd;
-		LIST_INSERT_HEAD(&r->socks, s, link);
+		LIST_INSERT_HEAD(&ch->socks, s, link);
 	}
-	event_assign(&s->ev, r->base, fd,
+	event_assign(&s->ev, ch->r->base, fd,
 		     (short)(EV_PERSIST | (readable ? EV_READ : 0) | (writable ? EV_WRITE : 0)),
 		     on_sock, s);
 	event_add(&s->ev, NULL);
@@ -138,10 +174,10 @@ static int set_servers(ares_channel ch, const struct weft_resolver_conf *conf)
 	return ares_set_servers_ports_csv(ch, text);
 }
 
-static int channel_open(struct weft_resolver *r)
+static int ares_open(struct chan *ch)
 {
-	const struct weft_resolver_conf *conf = &r->conf;
-	struct ares_options o = {.sock_state_cb = sock_state, .sock_state_cb_data = r};
+	const struct weft_resolver_conf *conf = &ch->r->conf;
+	struct ares_options o = {.sock_state_cb = sock_state, .sock_state_cb_data = ch};
 	int mask = ARES_OPT_SOCK_STATE_CB, s;
 
 	if (conf->use_tcp)
@@ -163,46 +199,48 @@ static int channel_open(struct weft_resolver *r)
 		o.tries = (int)conf->tries;
 		mask |= ARES_OPT_TRIES;
 	}
-	r->stale = false;
-	r->made_ns = weft_now_ns();
 	mask |= conf->rotate ? ARES_OPT_ROTATE : ARES_OPT_NOROTATE;
-	s = ares_init_options(&r->channel, &o, mask);
+	s = ares_init_options(&ch->ares, &o, mask);
 	if (s == ARES_SUCCESS && conf->n_servers &&
-	    (!conf->fallback || system_has_none(r->channel))) {
-		s = set_servers(r->channel, conf);
+	    (!conf->fallback || system_has_none(ch->ares))) {
+		s = set_servers(ch->ares, conf);
 		if (s != ARES_SUCCESS)
-			ares_destroy(r->channel);
+			ares_destroy(ch->ares);
 	}
 	return s;
 }
 
-static void socks_end(struct weft_resolver *r)
+/* The one that is asked from now on; what older ones were asked they still answer. ARES_SUCCESS, or
+ * nothing is changed. */
+static int chan_new(struct weft_resolver *r)
 {
-	while (!LIST_EMPTY(&r->socks)) {
-		struct sock *s = LIST_FIRST(&r->socks);
+	struct chan *ch = weft_xcalloc(1, sizeof(*ch));
+	int s;
 
-		event_del(&s->ev);
-		LIST_REMOVE(s, link);
-		free(s);
+	ch->r = r;
+	ch->made_ns = weft_now_ns();
+	LIST_INIT(&ch->socks);
+	s = ares_open(ch);
+	if (s != ARES_SUCCESS) {
+		free(ch);
+		return s;
 	}
+	evtimer_assign(&ch->timer, r->base, on_timer, ch);
+	LIST_INSERT_HEAD(&r->chans, ch, link);
+	r->chan = ch;
+	return s;
 }
 
-/* Another channel, with the system's settings of now. Only between queries: those under way
- * would end without an answer. */
+/* Another channel, with the system's settings of now. */
 static void renew(struct weft_resolver *r)
 {
 	uint32_t age = r->conf.max_age_ms;
-	ares_channel old = r->channel;
+	struct chan *old = r->chan;
 
-	if (r->asking ||
-	    !(r->stale || (age && weft_now_ns() - r->made_ns >= age * (uint64_t)1000000)))
+	if (!old->stale && !(age && weft_now_ns() - old->made_ns >= age * (uint64_t)1000000))
 		return;
-	if (channel_open(r) != ARES_SUCCESS) {
-		r->channel = old; /* better than none */
-		return;
-	}
-	ares_destroy(old);
-	socks_end(r); /* none of the new one: it has asked nothing yet */
+	if (chan_new(r) == ARES_SUCCESS) /* else the old one is better than none */
+		chan_look(old);
 }
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -229,14 +267,13 @@ struct weft_resolver *weft_resolver_get(struct event_base *base,
 	r->refs = 1;
 	r->base = base;
 	memcpy(&r->conf, conf, sizeof(*conf));
-	LIST_INIT(&r->socks);
-	s = channel_open(r);
+	LIST_INIT(&r->chans);
+	s = chan_new(r);
 	if (s != ARES_SUCCESS) {
 		weft_fail(reterr, NULL, EIO, "DNS resolver: %s", ares_strerror(s));
 		free(r);
 		return NULL;
 	}
-	evtimer_assign(&r->timer, base, on_timer, r);
 	LIST_INSERT_HEAD(&resolvers, r, link);
 	return r;
 }
@@ -246,9 +283,8 @@ void weft_resolver_put(struct weft_resolver *r)
 	if (!r || --r->refs)
 		return;
 	LIST_REMOVE(r, link);
-	event_del(&r->timer);
-	ares_destroy(r->channel); /* ends lookups that were cancelled and still wait */
-	socks_end(r);
+	while (!LIST_EMPTY(&r->chans))
+		chan_free(LIST_FIRST(&r->chans));
 	free(r);
 }
 
@@ -344,21 +380,16 @@ static void lookup_free(struct weft_lookup *l)
 	free(l);
 }
 
-static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo *res)
+static void answered(struct weft_lookup *l, int status, const struct ares_addrinfo *res)
 {
-	struct weft_lookup *l = arg;
 	struct weft_ip v[WEFT_DNS_ADDRESSES_MAX];
 	struct weft_lookup_answer a = {.v = v};
 
-	l->r->asking--;
-	l->r->stale |= status == ARES_ETIMEOUT && l->r->conf.renew;
-	a.n = collect(l->r, res, v, &a.ttl_s);
-	if (res)
-		ares_freeaddrinfo(res);
 	if (l->cancelled || status == ARES_EDESTRUCTION) {
 		lookup_free(l);
 		return;
 	}
+	a.n = collect(l->r, res, v, &a.ttl_s);
 	if (status != ARES_SUCCESS && status != ARES_ENODATA && status != ARES_ENOTFOUND)
 		a.err = status == ARES_ETIMEOUT ? -ETIMEDOUT : -EIO;
 	if (!a.n && !l->second &&
@@ -371,9 +402,22 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
 	lookup_free(l);
 }
 
+static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo *res)
+{
+	struct weft_lookup *l = arg;
+	struct chan *ch = l->ch;
+
+	ch->stale |= status == ARES_ETIMEOUT && ch->r->conf.renew;
+	answered(l, status, res);
+	if (res)
+		ares_freeaddrinfo(res);
+	ch->asking--; /* last: it stays while c-ares is amid it */
+}
+
 static void ask(struct weft_lookup *l)
 {
 	struct ares_addrinfo_hints h = {.ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT};
+	struct chan *ch = l->r->chan;
 
 	switch (l->family) {
 	case WEFT_DNS_AUTO:
@@ -392,8 +436,11 @@ static void ask(struct weft_lookup *l)
 		h.ai_family = AF_UNSPEC;
 		break;
 	}
-	l->r->asking++;
-	ares_getaddrinfo(l->r->channel, l->name, NULL, &h, on_answer, l);
+	l->ch = ch;
+	ch->asking++;
+	ares_getaddrinfo(ch->ares, l->name, NULL, &h, on_answer, l);
+	set_timer(ch);
+	chan_look(ch);
 }
 
 void weft_lookup_start(struct weft_resolver *r, const char *name, enum weft_dns_family family,
@@ -414,7 +461,6 @@ void weft_lookup_start(struct weft_resolver *r, const char *name, enum weft_dns_
 	ask(l);
 	if (*ret)
 		(*ret)->ret = NULL;
-	set_timer(r);
 	weft_resolver_put(r);
 }
 

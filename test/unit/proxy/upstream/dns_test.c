@@ -512,6 +512,45 @@ static void test_renew(void **state)
 	assert_string_equal(f->server.last, "web.two.test.");
 }
 
+/* One query or another is always under way: the next one goes by the new settings all the same. */
+static void test_renew_busy(void **state)
+{
+	struct fix *f = *state;
+	struct weft_arena *a = weft_arena_new(0);
+	struct timeval half = {0, 500000}, rest = {0, 300000}, most = {5, 0};
+	const char *name = "web";
+	struct weft_dns *d[2];
+
+	f->server.silent = true;
+	setenv("LOCALDOMAIN", "one.test", 1);
+	typed(f, a, ", query_timeout_seconds: 1, query_tries: 1, reinit_channel_on_timeout: true");
+	f->answers = 0;
+	f->wanted = 100;
+	d[0] = weft_dns_start(f->base, &f->cl, &name, 1, on_answer, f);
+	event_base_loopexit(f->base, &half);
+	event_base_dispatch(f->base);
+	d[1] = weft_dns_start(f->base, &f->cl, &name, 1, on_answer, f);
+	f->wanted = 1;
+	event_base_loopexit(f->base, &most);
+	event_base_dispatch(f->base);
+	assert_true(f->answers >= 1); /* the first's; the second still waits */
+	assert_string_equal(f->server.last, "web.one.test.");
+	setenv("LOCALDOMAIN", "two.test", 1);
+	f->wanted = 100;
+	event_base_loopexit(f->base, &rest);
+	event_base_dispatch(f->base);
+	assert_string_equal(f->server.last, "web.two.test.");
+	f->server.silent = false; /* and the old channel's query still ends */
+	f->server.n_a = 1;
+	f->wanted = f->answers + 1;
+	event_base_dispatch(f->base);
+	assert_true(f->answers >= f->wanted);
+	weft_dns_stop(d[1]);
+	weft_dns_stop(d[0]);
+	unsetenv("LOCALDOMAIN");
+	weft_arena_free(a);
+}
+
 static void test_age(void **state)
 {
 	struct fix *f = *state;
@@ -580,6 +619,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_resolution_config, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fallback, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_renew_busy, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_age, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_routable, setup, teardown),
 	};
