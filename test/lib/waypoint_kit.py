@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -430,6 +431,17 @@ def lines_of(path):
 
 def digest(data):
     return hashlib.sha256(data).hexdigest()
+
+
+def end(number, _frame):
+    """Told to end, perhaps twice: what was started and written here goes, too"""
+    for n in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(n, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+for _n in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(_n, end)
 
 
 @atexit.register

@@ -10,7 +10,7 @@ export HOME=${HOME:-$W} GOFLAGS=-mod=readonly
 serve=$(realpath "$MESH_BIN")/test/lib/ads_serve
 cd test/peers/ads_go || exit 1
 timeout 120 go mod download >"$W/log" 2>&1 || { echo "1..0 # SKIP Go modules cannot be fetched: $(tail -1 "$W/log")"; exit 0; }
-if ! timeout 240 go build -o "$W/ads_go" . >"$W/log" 2>&1; then
+if ! timeout --foreground 240 go build -o "$W/ads_go" . >"$W/log" 2>&1; then
 	echo "Bail out! the client does not build: $(tail -1 "$W/log")"
 	exit 1
 fi

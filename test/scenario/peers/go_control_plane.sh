@@ -11,7 +11,7 @@ export HOME=${HOME:-$W} GOFLAGS=-mod=readonly
 watch=$(realpath "$MESH_BIN")/test/lib/xds_watch
 cd test/peers/control_plane_go || exit 1
 timeout 120 go mod download >"$W/log" 2>&1 || { echo "1..0 # SKIP Go modules cannot be fetched: $(tail -1 "$W/log")"; exit 0; }
-if ! timeout 240 go build -o "$W/control_plane_go" . >"$W/log" 2>&1; then
+if ! timeout --foreground 240 go build -o "$W/control_plane_go" . >"$W/log" 2>&1; then
 	echo "Bail out! the server does not build: $(tail -1 "$W/log")"
 	exit 1
 fi

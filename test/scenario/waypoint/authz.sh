@@ -15,7 +15,7 @@ GO_WORK=$(mktemp -d)
 trap 'chmod -R u+w "$GO_WORK"; rm -rf "$GO_WORK"' EXIT
 if go_need; then
 	export HOME=${HOME:-$GO_WORK}
-	if (cd test/peers/authz_go && GOFLAGS=-mod=readonly timeout 240 go build -o "$GO_WORK/authz_go" .) >"$GO_WORK/log" 2>&1; then
+	if (cd test/peers/authz_go && GOFLAGS=-mod=readonly timeout --foreground 240 go build -o "$GO_WORK/authz_go" .) >"$GO_WORK/log" 2>&1; then
 		AUTHZ_GO=$GO_WORK/authz_go
 	else
 		GO_WHY="the service does not build: $(tail -1 "$GO_WORK/log")"

@@ -11,7 +11,7 @@ GRPC=$(mktemp -d)
 if go_need; then
 	export HOME=${HOME:-$GRPC} GOFLAGS=-mod=readonly
 	for x in client server; do
-		(cd test/peers/http2_go && timeout 240 go build -o "$GRPC/$x" "google.golang.org/grpc/interop/$x") >"$GRPC/log" 2>&1 ||
+		(cd test/peers/http2_go && timeout --foreground 240 go build -o "$GRPC/$x" "google.golang.org/grpc/interop/$x") >"$GRPC/log" 2>&1 ||
 			GO_WHY="grpc-go does not build: $(tail -1 "$GRPC/log")"
 	done
 fi

@@ -10,7 +10,7 @@ mesh_need python3 openssl
 GRPC=$(mktemp -d)
 if go_need; then
 	export HOME=${HOME:-$GRPC} GOFLAGS=-mod=readonly
-	(cd test/peers/authz_go && timeout 240 go build -o "$GRPC/authz_go" .) >"$GRPC/log" 2>&1 ||
+	(cd test/peers/authz_go && timeout --foreground 240 go build -o "$GRPC/authz_go" .) >"$GRPC/log" 2>&1 ||
 		GO_WHY="the authorizer does not build: $(tail -1 "$GRPC/log")"
 fi
 mesh_up
