@@ -229,7 +229,9 @@ static void server_name(struct fval *v, const char *s)
 	}
 	memcpy(v->text, invalid, n);
 	for (; *s && n < FVAL_TEXT; s++)
-		v->text[n++] = isalnum((unsigned char)*s) || strchr(".-", *s) ? *s : '_';
+		v->text[n++] = isalnum((unsigned char)*s) || strchr(".-", *s)
+				       ? (char)tolower((unsigned char)*s)
+				       : '_';
 	v->kind = FV_STRING;
 	v->s = v->text;
 	v->n = n;

@@ -592,7 +592,7 @@ static void hostile(void **state)
 					     &text),
 			 0);
 	got = written(text, &f->in);
-	assert_string_equal(got, "a__b,c_d invalid:a.ex_AMPLE___1 -");
+	assert_string_equal(got, "a__b,c_d invalid:a.ex_ample___1 -");
 	free(got);
 	json = from_yaml(f, "json_format: {a: '%DOWNSTREAM_PEER_URI_SAN%', b: '%REQ(x-odd)%', "
 			    "c: '%REQ(x-odd):4%', d: '%REQ(x-odd):3% '}");
