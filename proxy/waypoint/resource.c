@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef Envoy__Service__Discovery__V3__DiscoveryResponse response_msg;
 
@@ -47,8 +48,10 @@ static bool has_key(const char *text, const char *key)
 bool waypoint_is_resources(const char *path)
 {
 	enum { HEAD = 64 << 10 };
+	struct stat st;
 	size_t n;
-	char *text = path ? slurp(path, HEAD, &n) : NULL;
+	/* what comes by a pipe can be read once, and so is a bootstrap */
+	char *text = path && !stat(path, &st) && S_ISREG(st.st_mode) ? slurp(path, HEAD, &n) : NULL;
 	bool yes = text && (has_key(text, "resources") || has_key(text, "@type")) &&
 		   !has_key(text, "static_resources") && !has_key(text, "dynamic_resources") &&
 		   !has_key(text, "staticResources") && !has_key(text, "dynamicResources");

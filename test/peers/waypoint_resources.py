@@ -138,6 +138,10 @@ CHECKED = {
     "endpoints": ({"resources": [typed(".config.endpoint.v3.ClusterLoadAssignment", {"cluster_name": "a", "endpoints": [{"priority": 200}]})]}, 1,
                   ["resources[0].endpoints[0].priority"]),
     "no resource": ({"resources": [typed(".config.core.v3.Address", {"pipe": {"path": "/x"}})]}, 1, ["Address is not supported"]),
+    "wrapped": ({"resources": [{"@type": T + ".service.discovery.v3.Resource", "name": "a", "version": "1", "resource": typed(
+        ".config.cluster.v3.Cluster", cluster("a", 80))}]}, 0, []),
+    "bad and wrapped": ({"resources": [{"@type": T + ".service.discovery.v3.Resource", "name": "a", "resource": typed(
+        ".config.cluster.v3.Cluster", cluster("a", 80, lb_policy="NO"))}]}, 1, ["resources[0].resource.lb_policy: must be one of"]),
     "one resource": (typed(".config.cluster.v3.Cluster", cluster("a", 80, lb_policy="NO")), 1, ["lb_policy: must be one of"]),
     "deprecated": ({"resources": [typed(".config.route.v3.RouteConfiguration", {"name": "r", "virtual_hosts": [
         {"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/", "headers": [{"name": "x", "exact_match": "y"}]},
@@ -157,8 +161,30 @@ def by_validation():
                    "%s, by %s" % (name, program[0]), p.returncode, out)
 
 
+def by_pipe():
+    """A bootstrap that can be read once: <(…)"""
+    text = json.dumps({"static_resources": {"clusters": [cluster("a", 80)]}})
+    p = subprocess.run([os.path.join(BIN, "weft-waypoint"), "--mode", "validate", "-c", "/dev/stdin"], input=text.encode(), check=False,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    tap.ok(p.returncode == 0 and b"configuration '/dev/stdin' OK" in p.stdout, "a bootstrap by a pipe is validated", p.stdout)
+
+
+def by_files(kind):
+    """A file whose resources are wrapped"""
+    path = os.path.join(WORK, kind + "-cds.json")
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(CHECKED["wrapped"][0], f)
+    proxy = Proxy({"dynamic_resources": {"cds_config": {"path_config_source": {"path": path}, "resource_api_version": "V3"}}}, kind, kind + "-files")
+    tap.ok(wait_for(lambda: "a::observability_name" in proxy.admin("/clusters")[1], 10), "%s: a wrapped resource of a file is taken" % kind,
+           proxy.log()[-1500:])
+    tap.same(proxy.stop(), 0, "%s of files ends when told" % kind)
+
+
 def main():
     by_validation()
+    by_pipe()
+    for kind in KINDS:
+        by_files(kind)
     for kind in KINDS:
         by_ads(kind)
     return tap.done()
