@@ -43,7 +43,7 @@ static void on_per_try_idle(struct weft_timer *t)
 {
 	struct router *r = ROUTER_OF(t, per_try_idle);
 
-	if (r->hedge) {
+	if (r->hedge && r->sent_end) { /* else nothing could go on beside it */
 		router_hedge_timeout(r);
 		return;
 	}

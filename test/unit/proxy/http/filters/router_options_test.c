@@ -323,6 +323,18 @@ static void hedges(void **state)
 	assert_true(comes("200 OK"));
 	assert_null(strstr(got, "503"));
 	shut();
+	/* nor is a try given up that sends nothing for a while */
+	open_with("route: {cluster: up, timeout: 9s, hedge_policy: {hedge_on_per_try_timeout: "
+		  "true}, retry_policy: {retry_on: 5xx, num_retries: 1, per_try_idle_timeout: "
+		  "0.04s, retry_back_off: {base_interval: 0.001s}}}",
+		  "");
+	late_ms = 120;
+	answers[0] = LATE;
+	answers[1] = SILENT;
+	get("/");
+	assert_true(comes("200 OK"));
+	assert_int_equal(n_requests, 2);
+	shut();
 	/* who leaves takes all tries along */
 	open_with(HEDGE("num_retries: 2"), "");
 	answers[0] = answers[1] = answers[2] = SILENT;
