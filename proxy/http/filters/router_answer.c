@@ -1,4 +1,4 @@
-/* What an answer tells: of its host, in numbers, and in headers of our own. */
+/* What an answer tells: of its host, in numbers, in logs, and in headers of our own. */
 #include "proxy/http/filters/router_priv.h"
 
 #include "proxy/core/decimal.h"
@@ -104,4 +104,24 @@ void router_host_answered(struct router *r, struct weft_headers *h)
 {
 	weft_host_outcome(r->wc, r->lease->host, WEFT_OUT_CODE, code_of(r, h));
 	health_said(r, h);
+}
+
+void router_note_upstream(struct router *r)
+{
+	struct weft_info *info = weft_stream_info(r->s);
+	const struct weft_io_info *io = weft_io_info(weft_session_io(r->lease->session));
+
+	weft_info_upstream(info, io);
+	info->up_tls = weft_info_keep_tls(info->arena, io->tls); /* logs may outlive it */
+	info->up_protocol =
+		weft_session_version(r->lease->session) == WEFT_HTTP_2 ? "HTTP/2" : "HTTP/1.1";
+}
+
+void router_adopted(struct router *r)
+{
+	struct weft_info *info = weft_stream_info(r->s);
+	uint64_t ready_ns = info->up_ready_ns; /* the last attempt's */
+
+	router_note_upstream(r);
+	info->up_ready_ns = ready_ns;
 }

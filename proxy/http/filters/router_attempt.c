@@ -382,26 +382,6 @@ void router_send_body(struct router *r)
 	router_arm_request_done(r);
 }
 
-static void note_upstream(struct router *r)
-{
-	struct weft_info *info = weft_stream_info(r->s);
-	const struct weft_io_info *io = weft_io_info(weft_session_io(r->lease->session));
-
-	weft_info_upstream(info, io);
-	info->up_tls = weft_info_keep_tls(info->arena, io->tls); /* logs may outlive it */
-	info->up_protocol =
-		weft_session_version(r->lease->session) == WEFT_HTTP_2 ? "HTTP/2" : "HTTP/1.1";
-}
-
-void router_adopted(struct router *r)
-{
-	struct weft_info *info = weft_stream_info(r->s);
-	uint64_t ready_ns = info->up_ready_ns; /* the last attempt's */
-
-	note_upstream(r);
-	info->up_ready_ns = ready_ns;
-}
-
 /* connection_pool_per_downstream_connection: its upstream connections end with the client's. */
 struct bound {
 	struct weft_wcluster *wc; /* referenced */
@@ -439,7 +419,7 @@ static void open_exchange(struct router *r)
 	size_t n;
 	int err;
 
-	note_upstream(r);
+	router_note_upstream(r);
 	if (r->lease->fresh && weft_pool_per_downstream(r->wc->cluster))
 		bind_downstream(r);
 	if (r->route->include_attempt_count && !r->conf->suppress) {

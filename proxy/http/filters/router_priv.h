@@ -86,7 +86,6 @@ void router_free_attempt(struct router *r, bool reset);
 void router_timers_off(struct router *r);
 /* router_attempt.c */
 void router_attempt(struct router *r);
-void router_adopted(struct router *r);	 /* another try's connection is the request's now */
 bool router_leave(struct router *r);	 /* whole both ways: it ends by itself; false: not yet */
 void router_send_body(struct router *r); /* what waits in out, to the exchange */
 void router_arm_request_done(struct router *r);
@@ -95,6 +94,8 @@ void router_timeout(struct router *r, bool per_try);
 void router_host_answered(struct router *r, struct weft_headers *h);
 void router_count_answer(struct router *r, const struct weft_headers *h, uint64_t now);
 void router_own_headers(struct router *r, struct weft_headers *h, uint64_t now);
+void router_note_upstream(struct router *r); /* which connection it is, for logs */
+void router_adopted(struct router *r);	     /* another try's connection is the request's now */
 /* router_retry.c */
 void router_retry_init(struct router *r);
 bool router_retry_reset(struct router *r, enum weft_reset why);
