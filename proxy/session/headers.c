@@ -397,8 +397,9 @@ struct spelled {
 	const char *name;
 	uint32_t len;
 };
+enum { SPELLED_BUCKETS = 32 }; /* max_headers_count may be large */
 struct weft_spelling {
-	struct spelled *names;
+	struct spelled *names[SPELLED_BUCKETS];
 	const char *reason;
 	bool proper;
 };
@@ -410,9 +411,19 @@ void weft_headers_spell(struct weft_headers *h, bool proper)
 	h->spelling->proper = proper;
 }
 
+/* In any case of the letters; the list's address is what peers do not know. */
+static struct spelled **bucket_of(const struct weft_headers *h, const char *name, size_t n)
+{
+	uint64_t x = (uintptr_t)h->spelling;
+
+	for (size_t i = 0; i < n; i++)
+		x = (x >> 29 ^ x ^ (uint8_t)(name[i] | 0x20)) * 0x9e3779b97f4a7c15ull;
+	return &h->spelling->names[x >> 32 & (SPELLED_BUCKETS - 1)];
+}
+
 static const struct spelled *spelled(const struct weft_headers *h, const char *name, size_t n)
 {
-	for (const struct spelled *c = h->spelling->names; c; c = c->next)
+	for (const struct spelled *c = *bucket_of(h, name, n); c; c = c->next)
 		if (c->len == n && !strncasecmp(c->name, name, n))
 			return c;
 	return NULL;
@@ -420,15 +431,16 @@ static const struct spelled *spelled(const struct weft_headers *h, const char *n
 
 void weft_headers_spell_name(struct weft_headers *h, const char *name, size_t n)
 {
-	struct spelled *c;
+	struct spelled *c, **at;
 
 	if (spelled(h, name, n))
 		return;
 	c = weft_arena_alloc(h->arena, sizeof(*c));
 	c->name = copied(h->arena, name, n);
 	c->len = (uint32_t)n;
-	c->next = h->spelling->names;
-	h->spelling->names = c;
+	at = bucket_of(h, name, n);
+	c->next = *at;
+	*at = c;
 }
 
 void weft_headers_spell_reason(struct weft_headers *h, const char *reason, size_t n)
@@ -471,8 +483,9 @@ void weft_headers_spelling_copy(struct weft_headers *to, const struct weft_heade
 	if (!from->spelling)
 		return;
 	weft_headers_spell(to, from->spelling->proper);
-	for (const struct spelled *c = from->spelling->names; c; c = c->next)
-		weft_headers_spell_name(to, c->name, c->len);
+	for (unsigned i = 0; i < SPELLED_BUCKETS; i++)
+		for (const struct spelled *c = from->spelling->names[i]; c; c = c->next)
+			weft_headers_spell_name(to, c->name, c->len);
 	if (from->spelling->reason)
 		weft_headers_spell_reason(to, from->spelling->reason,
 					  strlen(from->spelling->reason));
