@@ -452,6 +452,8 @@ def main():
     for s in sides:
         tap.ok(s.proxy.stop() == 0, s.kind + " ends when told", s.proxy.log()[-1500:])
     logs = {d.pop("case"): d for s in sides for d in map(json.loads, lines_of(s.log))}
+    missing = ["%.1s-%d" % (s.kind, c[0]) for s in sides for c in picked if "%.1s-%d" % (s.kind, c[0]) not in logs]
+    tap.ok(not missing, "each of %d requests is logged by both" % len(picked), missing)
     for i, name, port, want, _ in picked:
         e, w = got["envoy", i], got["weft", i]
         for s, d in (("envoy", e), ("weft", w)):

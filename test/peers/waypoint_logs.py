@@ -212,11 +212,11 @@ def compare_values():
     for o in WIRE:
         differ = [(k, d[o], weft[k][o]) for k, d in envoy.items() if k in weft and abs(d[o] - weft[k][o]) > 40]
         tap.ok(not differ, "%" + o + "%: nearly as Envoy", *differ[:3])
-    tap.same(resumed[1], resumed[0], "sessions are resumed")
+    tap.ok(resumed[1] == resumed[0] and any(r for _, i, r in resumed[1] if i), "sessions are resumed", *resumed)
     tap.ok(all(re.fullmatch(r"\d{4}-\d\d-\d\d [+-]\d{4}", d["EMIT_TIME_LOCAL(%Y-%m-%d %z)"]) for d in weft.values()), "a local time")
     ids = [[d["UPSTREAM_TLS_SESSION_ID"] for d in x.values() if d["UPSTREAM_TLS_SESSION_ID"]] for x in (envoy, weft)]
     tap.ok(ids[1] and all(re.fullmatch("[0-9a-f]{64}", i) for i in ids[0] + ids[1]), "ids of upstream sessions", ids)
-    tap.same(stats[1], stats[0], "numbers of virtual clusters")
+    tap.ok(stats[1] == stats[0] and any(stats[1].values()), "numbers of virtual clusters", *stats)
     connections(sides)
 
 
@@ -274,6 +274,7 @@ FILTERS = {  # name: (filter, response header or request headers that make it di
     "type start": {"log_type_filter": {"types": ["DownstreamStart"]}},
     "type not end": {"log_type_filter": {"types": ["DownstreamEnd"], "exclude": True}},
 }
+NEVER = ("runtime no", "flag UT", "meta known")  # let no line through here
 FORMATS = {
     "typed_json_format": {"typed_json_format": {"n": "%RESPONSE_CODE%", "s": "%RESPONSE_CODE% x", "no": "%REQ(x-no)%",
                                                 "in": {"b": "%PROTOCOL%", "a": ["%BYTES_SENT%", "lit", 1, True]}}},
@@ -348,7 +349,7 @@ def compare_filters():
     tap.same(bodies[1], bodies[0], "content_type of a local reply's format")
     for n in FILTERS:
         envoy, weft = (sorted(x for x in s.lines(n) if "id " in x or "half" not in n and "some" not in n) for s in sides)
-        tap.same(weft, envoy, "filter %s: as Envoy (%d lines)" % (n, len(envoy)))
+        tap.ok(weft == envoy and bool(envoy) == (n not in NEVER), "filter %s: as Envoy (%d lines)" % (n, len(envoy)), weft, envoy)
     for n in FORMATS:
         envoy, weft = (sides[i].lines(n) for i in (0, 1))
         tap.ok(envoy == weft and envoy, "format %s: as Envoy" % n, envoy, weft)

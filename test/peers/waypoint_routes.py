@@ -477,6 +477,7 @@ def compare(tap, pairs, only):
         d = {d["case"]: d for d in map(json.loads, lines_of(p.log))}
         return d if len(d) >= len(picked) else None
     logged = {p.kind: wait_for(lambda p=p: logs(p), 10) or {} for p in pairs}
+    tap.ok(all(logged.values()), "each of %d requests is logged by both" % len(picked), {k: len(v) for k, v in logged.items()})
     for i, name, _, _ in picked:
         e, w = got["envoy", i], got["weft", i]
         el, wl = (logged[k].get("c%d" % i, {}) for k in ("envoy", "weft"))
