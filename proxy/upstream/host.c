@@ -3,10 +3,11 @@
 #include "proxy/core/arena.h"
 #include "proxy/core/worker.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-enum { HOST_ARENA = 448 };
+enum { HOST_ARENA = 496 };
 static const uint32_t not_healthy = WEFT_HOST_FAILED_ACTIVE_HC | WEFT_HOST_FAILED_OUTLIER |
 				    WEFT_HOST_FAILED_EDS | WEFT_HOST_PENDING_ACTIVE_HC |
 				    WEFT_HOST_DRAINING_EDS | WEFT_HOST_EXCLUDED_IMMEDIATE_HC;
@@ -31,6 +32,7 @@ struct weft_host *weft_host_new(const struct weft_host_conf *c)
 		c->hc_hostname && *c->hc_hostname ? weft_arena_strdup(a, c->hc_hostname) : "";
 	h->hc_addr = c->hc_addr.ip.family ? c->hc_addr : c->addr;
 	h->hc_disabled = c->hc_disabled;
+	pthread_mutex_init(&h->tries_lock, NULL);
 	if (c->n_tries > 1) {
 		struct weft_sockaddr *v = weft_arena_alloc(a, c->n_tries * sizeof(*v));
 
@@ -74,7 +76,36 @@ bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c)
 	    !same_text(h->hc_hostname, c->hc_hostname) || h->hc_disabled != c->hc_disabled)
 		return false;
 	return weft_sockaddr_eq(&h->addr, &c->addr) && weft_sockaddr_eq(&h->hc_addr, hc) &&
-	       same_tries(h, c);
+	       (c->logical || same_tries(h, c));
+}
+
+void weft_host_tries_set(struct weft_host *h, const struct weft_host_conf *c)
+{
+	struct weft_sockaddr *v = NULL, *old = h->tries_own;
+
+	if (same_tries(h, c))
+		return;
+	if (c->n_tries > 1) {
+		v = weft_xcalloc(c->n_tries, sizeof(*v));
+		memcpy(v, c->tries, c->n_tries * sizeof(*v));
+	}
+	pthread_mutex_lock(&h->tries_lock);
+	h->tries = h->tries_own = v;
+	h->n_tries = v ? c->n_tries : 0;
+	pthread_mutex_unlock(&h->tries_lock);
+	free(old);
+}
+
+size_t weft_host_tries(struct weft_host *h, struct weft_sockaddr *v, size_t max)
+{
+	size_t n;
+
+	pthread_mutex_lock(&h->tries_lock);
+	n = h->n_tries < max ? h->n_tries : max;
+	if (n)
+		memcpy(v, h->tries, n * sizeof(*v));
+	pthread_mutex_unlock(&h->tries_lock);
+	return n;
 }
 
 void weft_host_ref(struct weft_host *h)
@@ -84,8 +115,11 @@ void weft_host_ref(struct weft_host *h)
 
 void weft_host_unref(struct weft_host *h)
 {
-	if (h && atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) == 1)
-		weft_arena_free(h->arena);
+	if (!h || atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	free(h->tries_own);
+	pthread_mutex_destroy(&h->tries_lock);
+	weft_arena_free(h->arena);
 }
 
 bool weft_host_healthy(const struct weft_host *h)

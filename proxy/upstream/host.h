@@ -5,6 +5,7 @@
 #pragma once
 #include "proxy/core/addr.h"
 #include "xds/proto/envoy/config/core/v3/base.pb-c.h"
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,12 +30,15 @@ struct weft_host {
 	_Atomic unsigned refs;
 	struct weft_sockaddr addr;
 	const char *unix_path; /* instead of addr; else NULL */
-	/* Of a host of several addresses: all of them in the order they are tried; else NULL. */
+	/* Of a host of several addresses: all of them in the order they are tried; else NULL. Main
+	 * thread; others by weft_host_tries. */
 	const struct weft_sockaddr *tries;
 	size_t n_tries;
-	const char *text;	      /* "10.0.0.1:80" or the path, for logs */
-	const char *hostname;	      /* "" */
-	struct weft_sockaddr hc_addr; /* where health checks go */
+	pthread_mutex_t tries_lock;	 /* taken once a dial */
+	struct weft_sockaddr *tries_own; /* tries, where they changed since it was made */
+	const char *text;		 /* "10.0.0.1:80" or the path, for logs */
+	const char *hostname;		 /* "" */
+	struct weft_sockaddr hc_addr;	 /* where health checks go */
 	const char *hc_hostname;
 	bool hc_disabled;	/* health_check_config.disable_active_health_check */
 	uint64_t hash;		/* of text, for consistent hashing */
@@ -55,9 +59,14 @@ struct weft_host_conf {
 	bool hc_disabled;
 	const struct weft_sockaddr *tries; /* NULL: addr alone */
 	size_t n_tries;
+	bool logical; /* tries are what its name stands for now, and may change while it lives */
 };
 struct weft_host *weft_host_new(const struct weft_host_conf *c); /* one reference */
 bool weft_host_is(const struct weft_host *h, const struct weft_host_conf *c);
+/* A logical host's name stands for others now: who dials from now on has them. Main thread. */
+void weft_host_tries_set(struct weft_host *h, const struct weft_host_conf *c);
+/* Copies at most max; 0: addr alone. Any thread. */
+size_t weft_host_tries(struct weft_host *h, struct weft_sockaddr *v, size_t max);
 bool weft_host_healthy(const struct weft_host *h); /* no flag at all: degraded is not healthy */
 bool weft_host_degraded(const struct weft_host *h);
 

@@ -187,6 +187,8 @@ static void host_add(struct maker *k, const struct weft_host_conf *conf, struct 
 	if (n && weft_host_is(n->host, conf)) {
 		r->host = n->host;
 		weft_host_ref(r->host);
+		if (conf->logical)
+			weft_host_tries_set(r->host, conf);
 		n->priority = r->priority;
 	} else {
 		r->host = hosts_host_make(k->want->cluster, conf);
@@ -263,6 +265,7 @@ static void named(struct maker *k, struct weft_host_conf *conf, const struct hos
 			if (weft_ip_eq(&d->ips[i], &old->v[0].host->addr.ip))
 				from = i;
 		to = from + 1;
+		conf->logical = true;
 		conf->tries = tries;
 		conf->n_tries = all_of(k->want->cluster, d, from, conf->addr.port, tries);
 	}

@@ -186,9 +186,14 @@ struct weft_hosts *hosts_copy(struct weft_cluster *to, const struct weft_hosts *
 	for (size_t i = 0; i < from->n; i++) {
 		const struct weft_host *h = from->v[i].host;
 		struct weft_sockaddr tries[HOST_ADDRESSES_MAX];
-		const struct weft_host_conf conf = {h->addr,	    h->unix_path, h->hostname,
-						    h->hc_hostname, h->hc_addr,	  h->hc_disabled,
-						    tries,	    h->n_tries};
+		const struct weft_host_conf conf = {.addr = h->addr,
+						    .unix_path = h->unix_path,
+						    .hostname = h->hostname,
+						    .hc_hostname = h->hc_hostname,
+						    .hc_addr = h->hc_addr,
+						    .hc_disabled = h->hc_disabled,
+						    .tries = tries,
+						    .n_tries = h->n_tries};
 
 		own_first(to, h, tries);
 		v[i] = hosts_raw_of(from, &from->v[i]);

@@ -27,16 +27,17 @@ static const struct timeval bytes_every = {5, 0};
 /* By io; each thread has its own. */
 static __thread struct tcp_conn *by_io;
 
-/* To a host of several addresses. */
-static int race(const struct dial_ask *d, const struct weft_dial *dial,
+/* To a host of several addresses they race. */
+static int dial(const struct dial_ask *d, const struct weft_dial *one,
 		const struct weft_io_ops *ops, void *owner, struct weft_io **ret)
 {
 	struct weft_race_try v[WEFT_RACE_MAX];
 	const struct weft_wcluster *wc = d->all->wc;
 	const struct weft_race_want want = {
-		dial, v, weft_transport_tries(wc->cluster->transport, d->host, v)};
+		one, v, weft_transport_tries(wc->cluster->transport, d->host, v)};
 
-	return weft_io_dial_race(wc->w->base, &want, ops, owner, ret);
+	return want.n ? weft_io_dial_race(wc->w->base, &want, ops, owner, ret)
+		      : weft_io_dial(wc->w->base, one, ops, owner, ret);
 }
 
 int weft_pool_dial(const struct dial_ask *d, const struct weft_io_ops *ops, void *owner,
@@ -56,8 +57,7 @@ int weft_pool_dial(const struct dial_ask *d, const struct weft_io_ops *ops, void
 	r = weft_transport_prepare(wc->cluster->transport, &want, &t);
 	if (r < 0)
 		return r;
-	r = d->host->n_tries ? race(d, &t.dial, ops, owner, ret)
-			     : weft_io_dial(wc->w->base, &t.dial, ops, owner, ret);
+	r = dial(d, &t.dial, ops, owner, ret);
 	weft_tdial_done(&t);
 	return r;
 }

@@ -312,12 +312,13 @@ int weft_transport_prepare(const struct weft_transport *t, const struct weft_tdi
 	return weft_upstream_tls_prepare(s->tls, want, ret);
 }
 
-size_t weft_transport_tries(const struct weft_transport *t, const struct weft_host *h,
+size_t weft_transport_tries(const struct weft_transport *t, struct weft_host *h,
 			    struct weft_race_try v[WEFT_RACE_MAX])
 {
-	size_t n = h->n_tries < WEFT_RACE_MAX ? h->n_tries : WEFT_RACE_MAX;
+	struct weft_sockaddr to[WEFT_RACE_MAX];
+	size_t n = weft_host_tries(h, to, WEFT_RACE_MAX);
 
 	for (size_t i = 0; i < n; i++)
-		v[i] = (struct weft_race_try){h->tries[i], source_for(t->cl->priv, &h->tries[i])};
+		v[i] = (struct weft_race_try){to[i], source_for(t->cl->priv, &to[i])};
 	return n;
 }

@@ -52,8 +52,8 @@ struct weft_tdial_want {
 int weft_transport_prepare(const struct weft_transport *t, const struct weft_tdial_want *want,
 			   struct weft_tdial *ret);
 void weft_tdial_done(struct weft_tdial *d);
-/* Of a host of several addresses: where to, and from which address. */
-size_t weft_transport_tries(const struct weft_transport *t, const struct weft_host *h,
+/* Of a host of several addresses: where to, and from which address. 0: it has one alone. */
+size_t weft_transport_tries(const struct weft_transport *t, struct weft_host *h,
 			    struct weft_race_try v[WEFT_RACE_MAX]);
 /* After the handshake: the peer's leaf has `san` as DNS name or address (auto_san_validation). */
 bool weft_transport_san_ok(const struct weft_tls_info *tls, const char *san);

@@ -303,6 +303,7 @@ static void a_logical_host_has_every_address(void **state)
 	struct weft_ip ips[3];
 	struct dns_name name = {.ips = ips, .n = 3, .known = true};
 	struct hosts_want want = {.names = &name, .n_names = 1};
+	struct weft_sockaddr v[8];
 	struct weft_hosts *one, *two;
 	struct weft_cluster *cl;
 
@@ -327,8 +328,26 @@ static void a_logical_host_has_every_address(void **state)
 	weft_hosts_unref(two);
 	name.n = 2;
 	assert_int_equal(hosts_make(&c, NULL, &want, cl->msg->load_assignment, &two), 0);
-	assert_ptr_not_equal(two->v[0].host, one->v[0].host);
+	/* one went: its connections, checks and ejections are not begun anew */
+	assert_ptr_equal(two->v[0].host, one->v[0].host);
 	assert_int_equal(two->v[0].host->n_tries, 2);
+	weft_hosts_unref(two);
+	weft_ip_parse("10.0.0.9", &ips[0]);
+	assert_int_equal(hosts_make(&c, NULL, &want, cl->msg->load_assignment, &two), 0);
+	assert_ptr_equal(two->v[0].host, one->v[0].host);
+	assert_int_equal(weft_host_tries(two->v[0].host, v, 8), 2);
+	assert_true(weft_ip_eq(&v[1].ip, &ips[0]));
+	weft_hosts_unref(two);
+	name.n = 1;
+	weft_ip_parse("10.0.0.1", &ips[0]);
+	assert_int_equal(hosts_make(&c, NULL, &want, cl->msg->load_assignment, &two), 0);
+	assert_ptr_equal(two->v[0].host, one->v[0].host);
+	assert_int_equal(weft_host_tries(two->v[0].host, v, 8), 0);
+	/* its own address went: another host */
+	weft_hosts_unref(two);
+	weft_ip_parse("10.0.0.9", &ips[0]);
+	assert_int_equal(hosts_make(&c, NULL, &want, cl->msg->load_assignment, &two), 0);
+	assert_ptr_not_equal(two->v[0].host, one->v[0].host);
 	weft_hosts_unref(two);
 	weft_hosts_unref(one);
 	weft_cluster_unref(cl);
