@@ -50,7 +50,7 @@ struct tr {
 		struct tr_target *v;
 		size_t n;
 	} authorization, authentication; /* by what they are for */
-	struct gw_tls_policy *tls; /* the older first */
+	struct gw_tls_policy *tls;	 /* the older first */
 	size_t n_tls;
 	struct gw_tls_target *tls_targets;
 	struct gw_host_use *hosts;	 /* of listeners, while routes are attached */

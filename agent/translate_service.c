@@ -279,8 +279,8 @@ static void selected_pods(struct tr *t, struct tr_svc *v, const struct labels *x
 	const char *label =
 		weft_arena_printf(t->a, "%s %s=%s", o->ns, selector[0]->key, selector[0]->value);
 
-	for (size_t at = WEFT_FIRST(x->v, x->n, label);
-	     at < x->n && !strcmp(x->v[at].label, label); at++) {
+	for (size_t at = WEFT_FIRST(x->v, x->n, label); at < x->n && !strcmp(x->v[at].label, label);
+	     at++) {
 		struct tr_pod *p = x->v[at].p;
 		Istio__Workload__PortList *list;
 

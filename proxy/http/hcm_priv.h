@@ -75,18 +75,18 @@ struct weft_hcm_conf {
 	const char *server_name, *via;
 	const char *user_agent, *node; /* NULL: not added */
 	size_t server_name_n;
-	const char *set_scheme; /* NULL: as it came */
+	const char *set_scheme;			      /* NULL: as it came */
 	const struct weft_proxy_status *proxy_status; /* NULL: none is told */
 	const struct weft_mutations *early; /* made before anything else is read off a request */
 	size_t n_early;
-	uint8_t server_header;	/* ServerHeaderTransformation */
-	uint8_t underscores;	/* HeadersWithUnderscoresAction */
-	uint8_t strip_port;	/* 0, HCM_PORT_* */
-	uint8_t late;		/* enum hcm_late: which timeout a head that does not end meets */
+	uint8_t server_header; /* ServerHeaderTransformation */
+	uint8_t underscores;   /* HeadersWithUnderscoresAction */
+	uint8_t strip_port;    /* 0, HCM_PORT_* */
+	uint8_t late;	       /* enum hcm_late: which timeout a head that does not end meets */
 	bool strip_dot;
 	bool tracing; /* logs tell the trace id that came */
 	bool proxy_100, generate_id, preserve_id, id_in_response, pack_trace_reason;
-	bool modify_only; /* drain_type of its listener */
+	bool modify_only;		       /* drain_type of its listener */
 	bool append_overload, bypass_overload; /* append_local_overload; of its listener */
 	bool safe_max_duration, log_new, log_tunnel, proxy_protocol_state;
 };

@@ -65,8 +65,7 @@ static void look_last(struct weft_stream *s, bool tunnel)
 	    weft_session_total(c->session) >= c->conf->max_requests) {
 		hcm_count(c, WEFT_HTTP_downstream_cx_max_requests_reached);
 		weft_hcm_drain_begin(c);
-	} else if (c->drain == HCM_OPEN && !c->conf->modify_only &&
-		   weft_local_health_failed()) {
+	} else if (c->drain == HCM_OPEN && !c->conf->modify_only && weft_local_health_failed()) {
 		hcm_count(c, WEFT_HTTP_downstream_cx_drain_close);
 		weft_hcm_drain_begin(c);
 	} else if (weft_hcm_no_keepalive(c)) {

@@ -76,7 +76,7 @@ INLINE = (
     ("known", [to("there", "/c"), say("/", 200)], {}, None), ("unknown", [to("nowhere", "/c"), say("/", 200)], {}, "nowhere"),
     ("shadow", [to("there", "/c", request_mirror_policies=[{"cluster": "nobody"}])], {}, "nobody"),
     ("weighted", [{"match": {"prefix": "/c"}, "route": {"weighted_clusters": {"clusters": [
-        {"name": "there", "weight": 1}, {"name": "ther", "weight": 1}]}}}, say("/", 200)], {}, "ther"),
+        {"name": "there", "weight": 1}, {"name": "there2", "weight": 1}]}}}, say("/", 200)], {}, "there2"),
     ("unchecked", [to("nowhere", "/c"), say("/", 200)], {"validate_clusters": False}, None))
 
 
@@ -93,7 +93,7 @@ def by_ads(kind):
             tap.ok(wait_for(lambda p=port: served(p) == 200, 10), "%s: %s is taken" % (kind, name), server.nacks, proxy.log()[-2000:])
             tap.same(served(port, "/c"), 503, "%s: %s routes" % (kind, name))
         if name == "weighted" and kind == "weft":
-            tap.ok(server.told('there is no cluster "ther"; did you mean "there"?'), "the name that was meant is told", server.nacks)
+            tap.ok(server.told('there is no cluster "there2"; did you mean "there"?'), "the name that was meant is told", server.nacks)
     tables(kind, server, proxy, free_ports(1)[0])
     server.end()
 

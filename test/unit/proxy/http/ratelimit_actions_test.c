@@ -59,11 +59,10 @@ static void kinds(void **state)
 	assert_string_equal(run("{actions: [{masked_remote_address: {}}]}", "/", NULL),
 			    "masked_remote_address=10.1.2.3/32;");
 	remote = "2001:db8:1:2::3";
-	assert_string_equal(
-		run("{actions: [{masked_remote_address: {v6_prefix_mask_len: 48, "
-		    "v4_prefix_mask_len: 8}}]}",
-		    "/", NULL),
-		"masked_remote_address=2001:db8:1::/48;");
+	assert_string_equal(run("{actions: [{masked_remote_address: {v6_prefix_mask_len: 48, "
+				"v4_prefix_mask_len: 8}}]}",
+				"/", NULL),
+			    "masked_remote_address=2001:db8:1::/48;");
 	assert_string_equal(run("{actions: [{masked_remote_address: {}}]}", "/", NULL),
 			    "masked_remote_address=2001:db8:1:2::3/128;");
 	remote = "10.1.2.3";
