@@ -414,7 +414,7 @@ static void limited(void **st)
 		server_up(e);
 		sources_up(e, API(GRPC), true);
 		for (int i = 0; i < 6; i++) {
-			char name[8];
+			char name[16];
 
 			snprintf(name, sizeof(name), "e%d", i);
 			put_endpoints(e, name, 1);

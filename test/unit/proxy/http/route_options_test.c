@@ -162,7 +162,7 @@ static void weights_by_hash(void **state)
 		"weighted_clusters: {%s clusters: [{name: a, weight: 50}, {name: b, weight: "
 		"50}]}}}";
 	const struct weft_weighted *w;
-	char yaml[400], key[8];
+	char yaml[400], key[16];
 	unsigned n[2] = {0};
 
 	snprintf(yaml, sizeof(yaml), route, "use_hash_policy: true,");
