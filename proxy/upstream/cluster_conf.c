@@ -342,7 +342,7 @@ static _Atomic uint64_t next_id = 1;
 static struct weft_cluster *start(struct make *k, const uint8_t *packed, size_t n)
 {
 	/* most clusters fit into one block with little to spare */
-	struct weft_arena *a = weft_arena_new((CLUSTER_ARENA + 4 * n + 255) & ~(size_t)255);
+	struct weft_arena *a = weft_arena_new((CLUSTER_ARENA + 4 * n + 15) & ~(size_t)15);
 	struct weft_cluster *cl = weft_arena_alloc(a, sizeof(*cl));
 	struct weft_err err = {0};
 

@@ -15,7 +15,7 @@ unsigned weft_cluster_hash(const void *p, size_t n); /* seeded */
 enum {
 	CLUSTER_PRIORITIES_MAX = 128,
 	CLUSTER_HOSTS_MAX = 1000000,
-	CLUSTER_ARENA = 1792,
+	CLUSTER_ARENA = 1888,
 	ORIGINAL_DST_MAX = 10000, /* hosts of a cluster and worker */
 };
 struct weft_original_dst_conf {
