@@ -68,12 +68,17 @@ class Tap:
         return self.failed
 
 
+GIVEN = set()
+
+
 def free_ports(n):
-    """Below those that the kernel gives to clients: no connection takes one before it is listened at, or dialled from"""
+    """Below those that the kernel gives to clients: no connection takes one before it is listened at, or dialled from; and none twice"""
     with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
         low = int(f.read().split()[0])
     socks, tried = [], random.sample(range(10000, low), min(low - 10000, 50 * n)) if low > 12000 else [0] * n
     for port in tried:
+        if port in GIVEN:
+            continue
         s = socket.socket()
         try:
             s.bind(("127.0.0.1", port))
@@ -84,6 +89,7 @@ def free_ports(n):
         if len(socks) == n:
             break
     out = [s.getsockname()[1] for s in socks]
+    GIVEN.update(out)
     for s in socks:
         s.close()
     return out
